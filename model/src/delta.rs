@@ -1,0 +1,76 @@
+//! Weighted row changes (a Z-set): rows with an integer weight, +1 for an insert, −1 for a delete.
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+
+use crate::Offsets;
+
+/// Rows with a weight each. An update is −1 of the old row and +1 of the new one, in any order.
+///
+/// # Shape
+/// `weights` has one entry per row of `rows` and no nulls.
+#[derive(Debug, Clone)]
+pub struct Delta {
+    /// The rows, in the schema of the relation they belong to.
+    pub rows: RecordBatch,
+    /// The weight of each row; zero weights are allowed and mean nothing.
+    pub weights: Int64Array,
+}
+
+impl Delta {
+    /// Pairs rows with their weights.
+    ///
+    /// # Panics
+    /// If the lengths differ: that is a bug of the caller.
+    pub fn new(rows: RecordBatch, weights: Int64Array) -> Self {
+        assert_eq!(rows.num_rows(), weights.len(), "one weight per row");
+        Self { rows, weights }
+    }
+
+    /// No change of a relation with this schema.
+    pub fn empty(schema: SchemaRef) -> Self {
+        Self::new(RecordBatch::new_empty(schema), Int64Array::from(Vec::<i64>::new()))
+    }
+
+    /// All rows with weight +1.
+    pub fn inserts(rows: RecordBatch) -> Self {
+        let n_rows = rows.num_rows();
+        Self::new(rows, Int64Array::from(vec![1; n_rows]))
+    }
+
+    /// Number of weighted rows.
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Whether there is no row at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The change of one source table within an epoch.
+#[derive(Debug, Clone)]
+pub struct TableDelta {
+    /// Name of the source table as its DDL declares it.
+    pub table: Arc<str>,
+    /// −stored +after, exact.
+    pub delta: Delta,
+}
+
+/// All that arrived between two consistent points: the unit of work of the engine.
+#[derive(Debug, Clone, Default)]
+pub struct SourceEpoch {
+    /// At most one entry per table.
+    pub tables: Vec<TableDelta>,
+    /// Next offset to read per source partition, after this epoch.
+    pub offsets: Offsets,
+    /// Number of log records read, dead letters included.
+    pub n_records: usize,
+    /// Largest event time seen in this epoch, microseconds since 1970, clamped against the far future.
+    pub max_event_time_us: Option<i64>,
+    /// Largest log timestamp seen in this epoch, milliseconds since 1970; for latency figures.
+    pub max_log_timestamp_ms: Option<i64>,
+}

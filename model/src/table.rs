@@ -1,0 +1,45 @@
+//! A source table as its DDL declares it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::log::TopicSelector;
+
+/// How the records of a source topic are encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceFormat {
+    /// Debezium's envelope as JSON, with or without the `schema` part. Flattened records (the
+    /// `ExtractNewRecordState` transform) are recognised record by record.
+    DebeziumJson,
+    /// Plain JSON rows, keyed upserts; a null value deletes.
+    Json,
+}
+
+/// Event time of a table: `WATERMARK FOR column AS column - INTERVAL …`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventTime {
+    /// Index of the column in the table's schema.
+    pub column: usize,
+    /// How far behind the largest event time the watermark stands, in microseconds.
+    pub delay_us: i64,
+}
+
+/// A declared source table.
+#[derive(Debug, Clone)]
+pub struct SourceTable {
+    /// Name as declared.
+    pub name: Arc<str>,
+    /// Columns in declared order. Timestamps are `Timestamp(Microsecond, _)`, with zone "UTC" for `TIMESTAMP_LTZ`.
+    pub schema: SchemaRef,
+    /// Indexes of the primary key's columns, in key order; never empty.
+    pub primary_key: Vec<usize>,
+    /// Event time, if declared.
+    pub event_time: Option<EventTime>,
+    /// Where the records come from.
+    pub topic: TopicSelector,
+    /// How they are encoded.
+    pub format: SourceFormat,
+    /// File and line of the declaration, for messages.
+    pub declared_at: String,
+}
