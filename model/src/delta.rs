@@ -74,3 +74,22 @@ pub struct SourceEpoch {
     /// Largest log timestamp seen in this epoch, milliseconds since 1970; for latency figures.
     pub max_log_timestamp_ms: Option<i64>,
 }
+
+/// Where epochs come from: `ingest::Ingest` in production.
+#[async_trait::async_trait]
+pub trait EpochSource: Send {
+    /// The next epoch, or `None` if nothing arrived within `wait`. Dropping the future loses nothing.
+    async fn next_epoch(
+        &mut self,
+        wait: std::time::Duration,
+    ) -> Result<Option<SourceEpoch>, Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Records in the log that have not been read yet; `None` while unknown.
+    fn lag_records(&self) -> Option<u64>;
+
+    /// Records sent to the dead-letter topic since the start.
+    fn dead_letters(&self) -> u64;
+
+    /// All rows of a source table as they stand after the last epoch; `None` for an unknown table.
+    fn table_rows(&self, table: &str) -> Option<RecordBatch>;
+}
