@@ -32,6 +32,10 @@ pub struct SourceTable {
     pub name: Arc<str>,
     /// Columns in declared order. Timestamps are `Timestamp(Microsecond, _)`, with zone "UTC" for `TIMESTAMP_LTZ`.
     pub schema: SchemaRef,
+    /// Fractional-second digits each column declares (`TIMESTAMP(3)` → 3), 0 for columns that are not times. They say
+    /// the unit of times that arrive as bare numbers: up to 3 digits milliseconds, up to 6 microseconds, above that
+    /// nanoseconds. One entry per column; a missing entry counts as 6.
+    pub time_digits: Vec<u8>,
     /// Indexes of the primary key's columns, in key order; never empty.
     pub primary_key: Vec<usize>,
     /// Event time, if declared.

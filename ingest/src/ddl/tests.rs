@@ -1,0 +1,119 @@
+use std::fmt::Write;
+
+use expect_test::{Expect, expect};
+use model::SqlFile;
+
+use super::parse_tables;
+
+#[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
+fn check(text: &str, expected: Expect) {
+    let file = SqlFile { path: "t.sql".to_owned(), text: text.to_owned() };
+    let mut out = String::new();
+    match parse_tables(&[file]) {
+        Ok(tables) => {
+            for t in tables {
+                writeln!(out, "{} {:?} {:?} key {:?} at {}", t.name, t.topic, t.format, t.primary_key, t.declared_at)
+                    .unwrap();
+                for (field, digits) in t.schema.fields().iter().zip(&t.time_digits) {
+                    let null = if field.is_nullable() { "" } else { " not null" };
+                    writeln!(out, "  {} {}{null} {digits}", field.name(), field.data_type()).unwrap();
+                }
+                if let Some(e) = t.event_time {
+                    writeln!(out, "  event time {} - {} us", e.column, e.delay_us).unwrap();
+                }
+            }
+        }
+        Err(errors) => errors.iter().for_each(|e| writeln!(out, "{e}").unwrap()),
+    }
+    expected.assert_eq(&out);
+}
+
+#[test]
+fn every_type_and_clause() {
+    check(
+        "-- a comment; here
+         CREATE TABLE IF NOT EXISTS orders (
+           id BIGINT, `from` VARCHAR(20) NOT NULL COMMENT 'where', b BOOLEAN, s SMALLINT, t TINYINT, i INT,
+           f FLOAT, d DOUBLE PRECISION, n DECIMAL(12, 2), n0 NUMERIC(5), day DATE, at TIME(3),
+           ts TIMESTAMP(6) NOT NULL, lz TIMESTAMP_LTZ(3), lz2 TIMESTAMP(6) WITH LOCAL TIME ZONE, raw BYTES,
+           tags ARRAY<STRING>, nested ARRAY<ARRAY<DECIMAL(10, 1)>>,
+           PRIMARY KEY (id, `from`) NOT ENFORCED,
+           WATERMARK FOR ts AS ts - INTERVAL '5' MINUTE
+         ) WITH ('connector' = 'kafka', 'topic-pattern' = 'shop[0-9]+\\.orders', 'format' = 'debezium-json');
+         CREATE VIEW v AS SELECT 1;
+         CREATE TABLE plain (k STRING PRIMARY KEY NOT ENFORCED, v STRING)
+         WITH ('connector'='kafka','topic'='plain','format'='json')",
+        expect![[r#"
+            orders Pattern("shop[0-9]+\\.orders") DebeziumJson key [0, 1] at t.sql:2
+              id Int64 not null 0
+              from Utf8 not null 0
+              b Boolean 0
+              s Int16 0
+              t Int8 0
+              i Int32 0
+              f Float32 0
+              d Float64 0
+              n Decimal128(12, 2) 0
+              n0 Decimal128(5, 0) 0
+              day Date32 0
+              at Time64(µs) 3
+              ts Timestamp(µs) not null 6
+              lz Timestamp(µs, "UTC") 3
+              lz2 Timestamp(µs, "UTC") 6
+              raw Binary 0
+              tags List(Utf8) 0
+              nested List(List(Decimal128(10, 1))) 0
+              event time 12 - 300000000 us
+            plain Name("plain") Json key [0] at t.sql:11
+              k Utf8 not null 0
+              v Utf8 0
+        "#]],
+    );
+}
+
+#[test]
+fn all_mistakes_at_once_with_their_place() {
+    check(
+        "CREATE TABLE a (id BIGINT, x JSONB, m MAP<STRING, INT>, c AS id + 1, o BIGINT METADATA,
+           d DECIMAL(50, 2), id INT, PRIMARY KEY (nope) NOT ENFORCED, WATERMARK FOR id AS id)
+         WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'csv', 'scan.startup.mode' = 'earliest');
+         CREATE TABLE b (id BIGINT) WITH ('connector' = 'kafka', 'topic-pattern' = '(', 'format' = 'json');
+         CREATE TABLE c (id BIGINT, PRIMARY KEY (id)) WITH ('format' = 'json');
+         CREATE TABLE d (id BIGINT PRIMARY KEY NOT ENFORCED)",
+        expect![[r#"
+            t.sql:1:30: unknown type JSONB
+              help: declare it as STRING
+            t.sql:1:39: type MAP is not supported yet
+              help: declare a JSON column as STRING: it then holds the JSON text
+            t.sql:1:59: computed column c is not supported yet, found AS
+              help: compute it in a CREATE VIEW over this table
+            t.sql:1:79: metadata column o is not supported yet, found METADATA
+              help: leave it out
+            t.sql:2:14: DECIMAL(50, 2) is out of range
+              help: the precision is 1 to 38, the scale 0 to the precision
+            t.sql:2:30: column id is declared twice
+            t.sql:2:51: primary key column nope is not declared
+              help: the columns are id, id
+            t.sql:2:85: column id is no timestamp, so it cannot be the event time
+              help: use a TIMESTAMP, TIMESTAMP_LTZ or DATE column
+            t.sql:3:72: unknown option 'scan.startup.mode'
+              help: the options are 'connector', 'topic', 'topic-pattern', 'format'
+            t.sql:3:54: unknown format 'csv'
+              help: the formats are 'debezium-json' and 'json'
+            t.sql:4:10: table b has no primary key
+              help: add PRIMARY KEY (column, …) NOT ENFORCED: changes are matched to rows by it
+            t.sql:4:66: 'topic-pattern' is no regular expression: regex parse error:
+                ^(?:()$
+                 ^
+            error: unclosed group
+            t.sql:5:53: the primary key lacks NOT ENFORCED, found )
+              help: write PRIMARY KEY (…) NOT ENFORCED: the ERP's database enforces it
+            t.sql:5:10: the WITH clause has no 'connector'
+              help: add 'connector' = 'kafka'
+            t.sql:5:10: the WITH clause has no 'topic' and no 'topic-pattern'
+              help: add 'topic' = 'name', or a regular expression
+            t.sql:6:60: expected WITH, found the end of the statement
+              help: add WITH ('connector' = 'kafka', 'topic' = '…', 'format' = 'debezium-json')
+        "#]],
+    );
+}
