@@ -1,0 +1,2 @@
+SELECT status, orders, quantity, late
+FROM production_by_status

@@ -1,0 +1,2 @@
+SELECT payment_status, due, invoices, total_amount
+FROM receivables

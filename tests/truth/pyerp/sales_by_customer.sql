@@ -1,0 +1,2 @@
+SELECT customer_id, invoices, units_sold, revenue_net, units_credited, credited_net
+FROM sales_by_customer

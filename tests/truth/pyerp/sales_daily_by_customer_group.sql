@@ -1,0 +1,2 @@
+SELECT record_date, customer_group, invoices, units_sold, revenue_net, units_credited, credited_net
+FROM sales_by_day_and_customer_group
