@@ -1,1 +1,104 @@
-//! placeholder
+//! The dashboard API: kept views, alerts and the engine's status, live over WebSocket and on request over REST, and
+//! the user interface.
+//!
+//! In: the topics `andon.catalog`, `andon.view.*`, `andon.alerts` and `andon.status` of a [`model::Log`]. Out: HTTP.
+//!
+//! From the outside in:
+//! - `transport`: carries messages (WebSocket);
+//! - `session`: one client's commands, subscriptions and timers, by the rules of the Centrifuge client protocol;
+//! - `outbox`: what waits to be written to one client, bounded;
+//! - `hub`: channels with their content, position and subscribers, fed from the log;
+//! - `protocol`: the protocol's words as JSON;
+//! - `rest`: the HTTP routes; `ui`: the embedded page; `auth`: tokens.
+//!
+//! Invariants: a subscriber's snapshot and the publications after it are exact, with nothing missed or doubled;
+//! a publication is encoded once and its bytes are shared; every queue is bounded, and a client at a bound loses its
+//! connection or gets an error, never a silent hole.
+
+mod auth;
+mod config;
+mod error;
+mod hub;
+mod outbox;
+mod problem;
+mod protocol;
+mod rest;
+mod session;
+mod state;
+mod transport;
+mod ui;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use model::Log;
+use model::clock::SystemClock;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::auth::Role;
+pub use crate::config::{ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, LimitsConfig};
+pub use crate::error::Error;
+pub use crate::state::AppState;
+
+/// How long connections get to end at shutdown before they are dropped.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// All routes. Needs [`feed`] to run beside it for the channels to have content.
+pub fn app(state: AppState) -> Router {
+    rest::router(state)
+}
+
+/// Fills the channels of `state` from the log until shutdown.
+///
+/// # Errors
+/// [`Error::Log`] if the log can never be read on.
+pub async fn feed(state: AppState) -> Result<(), Error> {
+    let (hub, log) = (Arc::clone(state.hub()), Arc::clone(state.log()));
+    hub::tail::run(hub, log, Arc::clone(state.clock()), state.shutdown().clone()).await
+}
+
+/// Serves on `listener` until `shutdown`, then closes all connections in order.
+///
+/// # Errors
+/// [`Error::Config`] at once; [`Error::Log`] if the log can never be read on; [`Error::Serve`] if the server fails.
+pub async fn run(
+    listener: TcpListener,
+    config: ApiConfig,
+    log: Arc<dyn Log>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    // Ends with this function, so that no connection outlives a failure of the feed.
+    let stop = shutdown.child_token();
+    let _stop_at_the_end = stop.clone().drop_guard();
+    let state = AppState::new(config, log, Arc::new(SystemClock), stop.clone())?;
+    let mut feeding = tokio::spawn(feed(state.clone()));
+    let connections = state.connections().clone();
+    let server = {
+        let stop = stop.clone();
+        axum::serve(listener, app(state)).with_graceful_shutdown(async move { stop.cancelled().await })
+    };
+    let mut serving = tokio::spawn(server.into_future());
+    let result = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        fed = &mut feeding => fed.unwrap_or(Err(Error::Task { task: "feeds the channels" })),
+        served = &mut serving => served
+            .map_err(|_| Error::Task { task: "serves http" })
+            .and_then(|served| served.map_err(Error::Serve)),
+    };
+    stop.cancel();
+    connections.close();
+    let is_over = tokio::time::timeout(SHUTDOWN_TIMEOUT, async {
+        connections.wait().await;
+        if !serving.is_finished() {
+            drop((&mut serving).await);
+        }
+    });
+    if is_over.await.is_err() {
+        tracing::warn!("dropped connections that did not end in time");
+        serving.abort();
+    }
+    feeding.abort();
+    result
+}

@@ -1,0 +1,45 @@
+//! The content of the channel `status`: what the engine last said of itself.
+
+use bytes::Bytes;
+use model::view::EngineStatus;
+
+use crate::hub::channel::{Content, Effect};
+use crate::hub::view::one_line;
+
+/// The engine's last report, if there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    last: Option<(EngineStatus, Bytes)>,
+}
+
+impl Status {
+    /// Takes over a report.
+    ///
+    /// # Errors
+    /// What is wrong with it; then nothing has changed.
+    pub(crate) fn apply(&mut self, report: &[u8], publish: bool) -> Result<Effect, serde_json::Error> {
+        let parsed: EngineStatus = serde_json::from_slice(report)?;
+        let json = one_line(report);
+        self.last = Some((parsed, json.clone()));
+        Ok(if publish { Effect::Publish(json.into()) } else { Effect::Silent })
+    }
+
+    /// The engine's last report.
+    pub(crate) fn last(&self) -> Option<&EngineStatus> {
+        self.last.as_ref().map(|(status, _)| status)
+    }
+}
+
+impl Content for Status {
+    fn exists(&self) -> bool {
+        true
+    }
+
+    fn snapshot_bytes(&self) -> usize {
+        self.last.as_ref().map_or(4, |(_, json)| json.len())
+    }
+
+    fn write_snapshot(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.last.as_ref().map_or(b"null", |(_, json)| json));
+    }
+}

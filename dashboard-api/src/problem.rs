@@ -1,0 +1,85 @@
+//! Errors of the REST routes: RFC 9457 `application/problem+json`, each with a next step.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An error as a caller sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Problem {
+    /// A stable name of the kind of error, for programs.
+    #[serde(rename = "type")]
+    kind: String,
+    /// What went wrong, for people.
+    title: String,
+    /// HTTP status.
+    status: u16,
+    /// What to do next.
+    detail: String,
+}
+
+impl Problem {
+    pub(crate) fn new(status: StatusCode, kind: &str, title: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self {
+            kind: format!("urn:andon:problem:{kind}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: next_step.into(),
+        }
+    }
+
+    pub(crate) fn unauthorized(title: &str) -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            title,
+            "send `Authorization: Bearer <token>` with a JSON Web Token (HS256) signed with the secret that the \
+             server's operator configured as api.auth.jwt_secret",
+        )
+    }
+
+    pub(crate) fn forbidden(role: &str) -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("this token does not have the role `{role}`"),
+            format!("ask for a token whose `roles` claim contains \"{role}\""),
+        )
+    }
+
+    pub(crate) fn bad_request(title: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", title, next_step)
+    }
+
+    pub(crate) fn not_found(title: impl Into<String>, next_step: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", title, next_step)
+    }
+
+    /// For our own mistakes: the caller gets an id, the log has the details under it.
+    pub(crate) fn internal(error: &dyn std::fmt::Display) -> Self {
+        let id = uuid::Uuid::new_v4();
+        tracing::error!(%id, %error, "request failed");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the server made a mistake",
+            format!("tell the operator this id, under which the server's log has the details: {id}"),
+        )
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let is_unauthorized = status == StatusCode::UNAUTHORIZED;
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if is_unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

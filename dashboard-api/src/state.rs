@@ -1,0 +1,97 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use model::{Clock, Log};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Auth;
+use crate::config::ApiConfig;
+use crate::error::Error;
+use crate::hub::Hub;
+use crate::session::SessionContext;
+
+/// What all requests share. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState(Arc<Shared>);
+
+struct Shared {
+    config: ApiConfig,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    hub: Arc<Hub>,
+    auth: Arc<Auth>,
+    sessions: Arc<SessionContext>,
+    permits: Arc<Semaphore>,
+    connections: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl AppState {
+    /// Checks the configuration and prepares an empty hub; [`crate::feed`] fills it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with every mistake of the configuration.
+    pub fn new(
+        config: ApiConfig,
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, Error> {
+        let wrong = config.validate();
+        if !wrong.is_empty() {
+            return Err(Error::Config(wrong));
+        }
+        let hub = Arc::new(Hub::new(&config.limits));
+        let auth = Arc::new(Auth::new(&config.auth, Arc::clone(&clock)));
+        let sessions = Arc::new(SessionContext::new(
+            Arc::clone(&hub),
+            Arc::clone(&auth),
+            config.limits.clone(),
+            config.heartbeat.clone(),
+        ));
+        let permits = Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let connections = TaskTracker::new();
+        Ok(Self(Arc::new(Shared { config, log, clock, hub, auth, sessions, permits, connections, shutdown })))
+    }
+
+    pub(crate) fn config(&self) -> &ApiConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn log(&self) -> &Arc<dyn Log> {
+        &self.0.log
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.clock
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.0.hub
+    }
+
+    pub(crate) fn auth(&self) -> &Auth {
+        &self.0.auth
+    }
+
+    pub(crate) fn sessions(&self) -> &Arc<SessionContext> {
+        &self.0.sessions
+    }
+
+    /// The right to one live connection; `None` if there are as many as allowed.
+    pub(crate) fn connection_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.permits).try_acquire_owned().ok()
+    }
+
+    /// The tasks of all live connections.
+    pub(crate) fn connections(&self) -> &TaskTracker {
+        &self.0.connections
+    }
+
+    pub(crate) fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+}
