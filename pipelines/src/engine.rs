@@ -1,0 +1,267 @@
+//! Runs a program, epoch by epoch.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::view::ViewTable;
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use model::{Clock, Delta, SourceEpoch, SqlStatement, ViewInfo};
+
+use crate::error::{Error, OpResult};
+use crate::graph::NodeKind;
+use crate::kept::{Kept, ViewChange};
+use crate::ops::Step;
+use crate::program::{Program, new_session, plan, planning_diagnostic, table_ref};
+use crate::sql::{StatementKind, parse_query, relation_names};
+
+/// How far business time must move before time-dependent views are looked at again, in microseconds.
+const TICK_US: i64 = 1_000_000;
+
+/// Whether an epoch may leave rate-limited work undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepMode {
+    /// Recomputed views may lag, time is looked at once a second.
+    Normal,
+    /// Everything stands exactly at this epoch and this time afterwards.
+    Flush,
+}
+
+/// What an epoch changed.
+#[derive(Debug)]
+pub struct EpochOutput {
+    /// Number of the epoch.
+    pub epoch: u64,
+    /// Business time that CURRENT_TIMESTAMP had, microseconds since 1970.
+    pub as_of_us: i64,
+    /// Net changes, views in program order; views without a change are left out.
+    pub changes: Vec<ViewChange>,
+    /// Whether a recomputed view lags behind this epoch.
+    pub postponed: bool,
+}
+
+/// Keeps all views of a program. Single-threaded; one call of [`Engine::step`] is one consistent epoch.
+#[derive(Debug)]
+pub struct Engine {
+    program: Program,
+    clock: Arc<dyn Clock>,
+    kept: Vec<Kept>,
+    /// View index by root node; several views may share a plan.
+    roots: HashMap<usize, Vec<usize>>,
+    outputs: Vec<Option<Delta>>,
+    /// Why a node, and so all above it, no longer runs.
+    failed: Vec<Option<Arc<str>>>,
+    epoch: u64,
+    first: bool,
+}
+
+impl Engine {
+    /// An engine with empty views.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if a view has a column type that cannot be kept.
+    pub fn new(program: Program, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        let mut roots: HashMap<usize, Vec<usize>> = HashMap::new();
+        let mut kept = Vec::new();
+        for (i, view) in program.views.iter().enumerate() {
+            roots.entry(view.root).or_default().push(i);
+            let new = Kept::new(&view.schema, &view.key);
+            kept.push(new.map_err(|source| Error::Compute { view: view.info.name.clone(), source })?);
+        }
+        let n_nodes = program.graph.nodes.len();
+        Ok(Self {
+            program,
+            clock,
+            kept,
+            roots,
+            outputs: vec![None; n_nodes],
+            failed: vec![None; n_nodes],
+            epoch: 0,
+            first: true,
+        })
+    }
+
+    /// The views and rules this engine keeps.
+    pub fn views(&self) -> Vec<ViewInfo> {
+        self.program.views()
+    }
+
+    /// Goes on counting epochs after `epoch`.
+    pub fn continue_after(&mut self, epoch: u64) {
+        self.epoch = self.epoch.max(epoch);
+    }
+
+    /// Number of rows of each view, by name.
+    pub fn row_counts(&self) -> Vec<(&str, usize)> {
+        self.program.views.iter().zip(&self.kept).map(|(v, k)| (v.info.name.as_str(), k.len())).collect()
+    }
+
+    /// Views that stopped because their SQL failed on a row, with the reason.
+    pub fn failures(&self) -> Vec<(&str, &str)> {
+        let failed = |v: &'_ crate::program::KeptView| self.failed[v.root].as_deref();
+        self.program.views.iter().filter_map(|v| Some((v.info.name.as_str(), failed(v)?))).collect()
+    }
+
+    /// Takes one epoch through the whole graph.
+    ///
+    /// A view whose SQL fails on a row stops, and so do the views over it; the others go on, and
+    /// [`Engine::failures`] says which.
+    pub fn step(&mut self, epoch: &SourceEpoch, mode: StepMode) -> EpochOutput {
+        self.epoch += 1;
+        let time = self.program.time.clone();
+        let (then, now) = (time.get_us(), self.clock.now_us());
+        let moved = (now - then).abs() >= TICK_US || (mode == StepMode::Flush && now != then);
+        let tick = (moved && !self.first).then_some((then, now));
+        if moved || self.first {
+            time.set_us(now);
+        }
+        let step = Step { first: self.first, tick, flush: mode == StepMode::Flush, time: &time };
+        let mut postponed = false;
+        for id in 0..self.program.graph.nodes.len() {
+            self.outputs[id] = self.run_node(id, epoch, &step);
+            if let NodeKind::Operator(op) = &self.program.graph.nodes[id].kind {
+                postponed |= op.postponed();
+            }
+        }
+        let mut changes = Vec::new();
+        for (id, views) in &self.roots {
+            let Some(delta) = &self.outputs[*id] else { continue };
+            for view in views {
+                match self.kept[*view].apply(*view, delta) {
+                    Ok(change) => changes.extend(change),
+                    Err(error) => self.failed[*id] = Some(Arc::from(error.to_string())),
+                }
+            }
+        }
+        changes.sort_by_key(|c| c.view);
+        self.outputs.fill(None);
+        self.first = false;
+        EpochOutput { epoch: self.epoch, as_of_us: time.get_us(), changes, postponed }
+    }
+
+    fn run_node(&mut self, id: usize, epoch: &SourceEpoch, step: &Step<'_>) -> Option<Delta> {
+        if self.failed[id].is_some() {
+            return None;
+        }
+        let node = &mut self.program.graph.nodes[id];
+        let op = match &mut node.kind {
+            NodeKind::Source(name) => {
+                return epoch.tables.iter().find(|t| t.table == *name).map(|t| t.delta.clone());
+            }
+            NodeKind::Operator(op) => op,
+        };
+        if let Some(reason) = node.inputs.iter().find_map(|i| self.failed[*i].clone()) {
+            self.failed[id] = Some(reason);
+            return None;
+        }
+        let inputs: Vec<Option<&Delta>> = node.inputs.iter().map(|i| self.outputs[*i].as_ref()).collect();
+        if inputs.iter().all(Option::is_none) && !op.wants(step) {
+            return None;
+        }
+        match op.step(&inputs, step) {
+            Ok(delta) => delta.filter(|d| !d.is_empty()),
+            Err(error) => {
+                tracing::error!(view = %node.view, operator = %node.label, %error, "view stopped: its SQL failed on a row");
+                metrics::counter!("pipelines_views_failed_total").increment(1);
+                self.failed[id] = Some(Arc::from(error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// All rows of a view as kept.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the rows cannot be decoded: a bug.
+    pub fn contents(&self, view: &str) -> Result<Option<RecordBatch>, Error> {
+        let Some(at) = self.program.views.iter().position(|v| v.info.name == view) else { return Ok(None) };
+        let source = |source| Error::Compute { view: view.to_owned(), source };
+        self.kept[at].contents().map(Some).map_err(source)
+    }
+
+    /// All views as readers by key see them, each as a change from nothing.
+    pub(crate) fn everything(&self) -> Result<Vec<ViewChange>, Error> {
+        let one = |(view, kept): (usize, &Kept)| -> OpResult<ViewChange> {
+            let upserts = kept.visible()?;
+            let deletes = RecordBatch::new_empty(Arc::new(upserts.schema().project(&self.program.views[view].key)?));
+            Ok(ViewChange { view, upserts, deletes })
+        };
+        self.kept
+            .iter()
+            .enumerate()
+            .map(|(i, kept)| {
+                let view = &self.program.views[i].info.name;
+                one((i, kept)).map_err(|source| Error::Compute { view: view.clone(), source })
+            })
+            .collect()
+    }
+
+    /// Runs a query over the kept views and all relations below them. `table_rows` gives the rows of a source table
+    /// (see [`model::EpochSource::table_rows`]).
+    ///
+    /// # Errors
+    /// [`Error::Query`] with DataFusion's message.
+    pub async fn query(
+        &self,
+        sql: &str,
+        table_rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync),
+    ) -> Result<(SchemaRef, Vec<RecordBatch>), Error> {
+        let statement =
+            SqlStatement { path: "query".to_owned(), line: 1, column: 1, sql: sql.to_owned(), comment: String::new() };
+        let query = parse_query(&statement).map_err(|d| Error::Query(DataFusionError::Plan(d.to_string())))?;
+        let session = new_session(&self.program.time);
+        let run = async {
+            let mut registered = BTreeSet::new();
+            for name in relation_names(&query) {
+                self.register(&session, &name, table_rows, &mut registered).await?;
+            }
+            let plan = plan(&session, query.clone())
+                .await
+                .map_err(|e| DataFusionError::Plan(planning_diagnostic(&statement, &e).to_string()))?;
+            let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
+            let batches = session.execute_logical_plan(plan).await?.collect().await?;
+            Ok((schema, batches))
+        };
+        run.await.map_err(Error::Query)
+    }
+
+    /// Makes a relation and those below it known to a session.
+    async fn register(
+        &self,
+        session: &SessionContext,
+        name: &str,
+        table_rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync),
+        registered: &mut BTreeSet<String>,
+    ) -> OpResult<()> {
+        if !registered.insert(name.to_owned()) {
+            return Ok(());
+        }
+        if let Some(at) = self.program.views.iter().position(|v| v.info.name == name) {
+            if let Some(reason) = &self.failed[self.program.views[at].root] {
+                return Err(DataFusionError::Execution(format!("view {name} has stopped: {reason}")));
+            }
+            return add_table(session, name, self.kept[at].contents()?);
+        }
+        if let Some(table) = self.program.tables.iter().find(|t| *t.name == *name) {
+            let rows = table_rows(name).unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&table.schema)));
+            return add_table(session, name, rows);
+        }
+        if let Some(view) = self.program.statements.get(name).filter(|v| v.kind == StatementKind::View) {
+            for below in &view.relations {
+                Box::pin(self.register(session, below, table_rows, registered)).await?;
+            }
+            let plan = plan(session, view.query.clone()).await?;
+            session.register_table(table_ref(name), Arc::new(ViewTable::new(plan, None)))?;
+        }
+        Ok(())
+    }
+}
+
+fn add_table(session: &SessionContext, name: &str, rows: RecordBatch) -> OpResult<()> {
+    let table = MemTable::try_new(rows.schema(), vec![vec![rows]])?;
+    session.register_table(table_ref(name), Arc::new(table))?;
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! The rows of a kept view, by key.
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use model::Delta;
+
+use crate::error::OpResult;
+use crate::rows::{Map, RowBytes, RowCodec, ZSet, add_weight, relaxed};
+
+/// The net change of a view in one epoch.
+#[derive(Debug, Clone)]
+pub struct ViewChange {
+    /// Index of the view in [`crate::Program::views`].
+    pub view: usize,
+    /// New content of the keys that are there now.
+    pub upserts: RecordBatch,
+    /// Key columns of the keys that are gone.
+    pub deletes: RecordBatch,
+}
+
+/// Rows by key. A key normally has one row; if the declared key is not unique, the smallest row is the visible one.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    codec: RowCodec,
+    key_codec: RowCodec,
+    key: Vec<usize>,
+    rows: Map<RowBytes, Rows>,
+}
+
+#[derive(Debug)]
+enum Rows {
+    One(RowBytes, i64),
+    Many(ZSet),
+}
+
+impl Rows {
+    fn visible(&self) -> Option<&[u8]> {
+        match self {
+            Self::One(row, weight) => (*weight > 0).then_some(row),
+            Self::Many(set) => set.iter().filter(|(_, w)| **w > 0).map(|(row, _)| &**row).min(),
+        }
+    }
+
+    fn add(&mut self, row: &[u8], weight: i64) {
+        match self {
+            Self::One(known, sum) if &**known == row || *sum == 0 => {
+                if *sum == 0 {
+                    *known = row.into();
+                }
+                *sum += weight;
+            }
+            Self::One(known, sum) => {
+                let mut set = ZSet::default();
+                set.insert(std::mem::take(known), *sum);
+                add_weight(&mut set, row, weight);
+                *self = Self::Many(set);
+                self.shrink();
+            }
+            Self::Many(set) => {
+                add_weight(set, row, weight);
+                self.shrink();
+            }
+        }
+    }
+
+    /// −old +new of an update passes through two rows; afterwards there is one again.
+    fn shrink(&mut self) {
+        if let Self::Many(set) = self
+            && set.len() <= 1
+        {
+            let (row, weight) = std::mem::take(set).into_iter().next().unwrap_or_default();
+            *self = Self::One(row, weight);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::One(_, weight) => *weight == 0,
+            Self::Many(set) => set.is_empty(),
+        }
+    }
+}
+
+impl Kept {
+    pub(crate) fn new(schema: &SchemaRef, key: &[usize]) -> OpResult<Self> {
+        let schema = relaxed(schema);
+        Ok(Self {
+            key_codec: RowCodec::of_columns(&schema, key)?,
+            codec: RowCodec::new(schema)?,
+            key: key.to_vec(),
+            rows: Map::default(),
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Takes a delta in and gives the net change by key.
+    pub(crate) fn apply(&mut self, view: usize, delta: &Delta) -> OpResult<Option<ViewChange>> {
+        let rows = self.codec.encode_batch(&delta.rows)?;
+        let keys = match self.key.is_empty() {
+            true => None,
+            false => {
+                let columns: Vec<ArrayRef> = self.key.iter().map(|i| ArrayRef::clone(delta.rows.column(*i))).collect();
+                Some(self.key_codec.encode(&columns)?)
+            }
+        };
+        let mut before: Map<&[u8], Option<RowBytes>> = Map::default();
+        for (i, weight) in delta.weights.values().iter().enumerate() {
+            if *weight == 0 {
+                continue;
+            }
+            let key: &[u8] = keys.as_ref().map_or(&[], |k| k.row(i).data());
+            let row = rows.row(i).data();
+            match self.rows.get_mut(key) {
+                Some(known) => {
+                    before.entry(key).or_insert_with(|| known.visible().map(Into::into));
+                    known.add(row, *weight);
+                }
+                None => {
+                    before.entry(key).or_insert(None);
+                    self.rows.insert(key.into(), Rows::One(row.into(), *weight));
+                }
+            }
+        }
+        let mut upserts: Vec<&[u8]> = Vec::new();
+        let mut deletes: Vec<&[u8]> = Vec::new();
+        for key in before.keys() {
+            if self.rows.get(*key).is_some_and(Rows::is_empty) {
+                self.rows.remove(*key);
+            }
+        }
+        for (key, old) in &before {
+            match self.rows.get(*key).and_then(Rows::visible) {
+                Some(new) if old.as_deref() != Some(new) => upserts.push(new),
+                None if old.is_some() => deletes.push(key),
+                _ => {}
+            }
+        }
+        if upserts.is_empty() && deletes.is_empty() {
+            return Ok(None);
+        }
+        // Hash order differs from run to run; topics should not.
+        upserts.sort_unstable();
+        deletes.sort_unstable();
+        Ok(Some(ViewChange {
+            view,
+            upserts: self.codec.decode_batch(&upserts)?,
+            deletes: self.key_codec.decode_batch(&deletes)?,
+        }))
+    }
+
+    /// All rows, duplicates as often as they occur, sorted.
+    pub(crate) fn contents(&self) -> OpResult<RecordBatch> {
+        let mut all: Vec<&[u8]> = Vec::with_capacity(self.rows.len());
+        for rows in self.rows.values() {
+            let mut push = |row, weight: i64| {
+                all.extend(std::iter::repeat_n(row, usize::try_from(weight).unwrap_or(0)));
+            };
+            match rows {
+                Rows::One(row, weight) => push(&**row, *weight),
+                Rows::Many(set) => set.iter().for_each(|(row, weight)| push(row, *weight)),
+            }
+        }
+        all.sort_unstable();
+        self.codec.decode_batch(&all)
+    }
+
+    /// What readers by key see: one row per key, sorted.
+    pub(crate) fn visible(&self) -> OpResult<RecordBatch> {
+        let mut all: Vec<&[u8]> = self.rows.values().filter_map(Rows::visible).collect();
+        all.sort_unstable();
+        self.codec.decode_batch(&all)
+    }
+}

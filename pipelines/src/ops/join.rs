@@ -1,0 +1,347 @@
+//! Joins of inputs that change on both sides: inner, left, right, full, semi and anti, by equal keys.
+//!
+//! Both sides are indexed by key. A step first joins the left change with the old right side, then the right change
+//! with the new left side: ΔL⋈R + (L+ΔL)⋈ΔR. A row that is put out alone (outer, anti: without a match; semi: with
+//! one) follows its key's presence on the other side, which is compared before and after the change.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, Int64Array};
+use arrow::datatypes::SchemaRef;
+use arrow::row::Rows;
+use datafusion::common::JoinType;
+use datafusion::common::cast::as_int64_array;
+use hashbrown::hash_map::EntryRef;
+use model::Delta;
+
+use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
+use crate::error::OpResult;
+use crate::rows::{Map, RowBytes, RowCodec, ZSet, add_weight, batch_of};
+
+/// The rows of one key: usually one.
+#[derive(Debug)]
+pub(super) enum Bucket {
+    One(RowBytes, i64),
+    Many(ZSet),
+}
+
+impl Bucket {
+    pub(super) fn for_each<'a>(&'a self, mut f: impl FnMut(&'a [u8], i64)) {
+        match self {
+            Self::One(row, weight) => f(row, *weight),
+            Self::Many(set) => set.iter().for_each(|(row, weight)| f(row, *weight)),
+        }
+    }
+
+    /// Adds a weight and tells whether the bucket is empty now.
+    fn add(&mut self, row: &[u8], weight: i64) -> bool {
+        match self {
+            Self::One(known, sum) if &**known == row => {
+                *sum += weight;
+                *sum == 0
+            }
+            Self::One(known, sum) => {
+                let mut set = ZSet::default();
+                set.insert(std::mem::take(known), *sum);
+                add_weight(&mut set, row, weight);
+                *self = Self::Many(set);
+                false
+            }
+            Self::Many(set) => {
+                add_weight(set, row, weight);
+                set.is_empty()
+            }
+        }
+    }
+}
+
+/// Which rows of a side are put out without a partner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alone {
+    /// None.
+    Never,
+    /// Those without a match: outer and anti joins.
+    Unmatched,
+    /// Those with a match, once: semi joins.
+    Matched,
+}
+
+/// What a join type puts out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Pairs of matching rows; otherwise only one side's columns are in the output.
+    pub(super) pairs: bool,
+    pub(super) left: Alone,
+    pub(super) right: Alone,
+}
+
+impl Shape {
+    /// `None` for join types that are kept by recomputation.
+    pub(super) fn of(join_type: JoinType) -> Option<Self> {
+        use Alone::{Matched, Never, Unmatched};
+        let (pairs, left, right) = match join_type {
+            JoinType::Inner => (true, Never, Never),
+            JoinType::Left => (true, Unmatched, Never),
+            JoinType::Right => (true, Never, Unmatched),
+            JoinType::Full => (true, Unmatched, Unmatched),
+            JoinType::LeftSemi => (false, Matched, Never),
+            JoinType::LeftAnti => (false, Unmatched, Never),
+            JoinType::RightSemi => (false, Never, Matched),
+            JoinType::RightAnti => (false, Never, Unmatched),
+            _ => return None,
+        };
+        Some(Self { pairs, left, right })
+    }
+}
+
+/// One input of a join, indexed by key.
+#[derive(Debug)]
+pub(crate) struct Side {
+    keys: Vec<Expr>,
+    key_codec: RowCodec,
+    pub(super) row_codec: RowCodec,
+    pub(super) null_row: RowBytes,
+    nulls_match: bool,
+    pub(super) index: Map<RowBytes, Bucket>,
+}
+
+/// A change of a side, encoded.
+pub(super) struct Encoded {
+    keys: Option<Rows>,
+    rows: Option<Rows>,
+    matchable: Vec<bool>,
+    pub(super) weights: Int64Array,
+}
+
+impl Encoded {
+    pub(super) fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// The key of a row, `None` if it is NULL and so equals nothing.
+    pub(super) fn key(&self, i: usize) -> Option<&[u8]> {
+        self.matchable[i].then(|| self.keys.as_ref().map_or(&[][..], |keys| keys.row(i).data()))
+    }
+
+    pub(super) fn row(&self, i: usize) -> &[u8] {
+        self.rows.as_ref().map_or(&[][..], |rows| rows.row(i).data())
+    }
+}
+
+impl Side {
+    /// `keys` are evaluated on rows of `schema`; `key_schema` has their types.
+    pub(crate) fn new(schema: SchemaRef, keys: Vec<Expr>, key_schema: SchemaRef, nulls_match: bool) -> OpResult<Self> {
+        let row_codec = RowCodec::new(schema)?;
+        let null_row = row_codec.null_row()?;
+        Ok(Self {
+            keys,
+            key_codec: RowCodec::new(key_schema)?,
+            row_codec,
+            null_row,
+            nulls_match,
+            index: Map::default(),
+        })
+    }
+
+    pub(super) fn encode(&self, delta: &Delta) -> OpResult<Encoded> {
+        let mut matchable = vec![true; delta.len()];
+        let columns = self.keys.iter().map(|k| evaluate(k, &delta.rows)).collect::<OpResult<Vec<_>>>()?;
+        if !self.nulls_match {
+            for column in columns.iter().filter(|c| c.null_count() > 0) {
+                for (i, ok) in matchable.iter_mut().enumerate() {
+                    *ok &= column.is_valid(i);
+                }
+            }
+        }
+        let keys = if columns.is_empty() { None } else { Some(self.key_codec.encode(&columns)?) };
+        let has_columns = delta.rows.num_columns() > 0;
+        let rows = if has_columns { Some(self.row_codec.encode_batch(&delta.rows)?) } else { None };
+        Ok(Encoded { keys, rows, matchable, weights: delta.weights.clone() })
+    }
+
+    pub(super) fn has(&self, key: &[u8]) -> bool {
+        self.index.contains_key(key)
+    }
+
+    pub(super) fn update(&mut self, change: &Encoded) {
+        for i in 0..change.len() {
+            let (Some(key), weight) = (change.key(i), change.weights.value(i)) else { continue };
+            if weight == 0 {
+                continue;
+            }
+            match self.index.entry_ref(key) {
+                EntryRef::Occupied(mut entry) => {
+                    if entry.get_mut().add(change.row(i), weight) {
+                        entry.remove();
+                    }
+                }
+                EntryRef::Vacant(entry) => {
+                    entry.insert_with_key(key.into(), Bucket::One(change.row(i).into(), weight));
+                }
+            }
+        }
+    }
+
+    fn rows(&self) -> usize {
+        let of = |b: &Bucket| if let Bucket::Many(set) = b { set.len() } else { 1 };
+        self.index.values().map(of).sum()
+    }
+}
+
+/// Output rows as references into state: (this side, other side, weight).
+#[derive(Default)]
+pub(super) struct Emission<'a> {
+    pub(super) this: Vec<&'a [u8]>,
+    pub(super) other: Vec<&'a [u8]>,
+    pub(super) weights: Vec<i64>,
+}
+
+impl<'a> Emission<'a> {
+    pub(super) fn push(&mut self, this: &'a [u8], other: &'a [u8], weight: i64) {
+        self.this.push(this);
+        self.other.push(other);
+        self.weights.push(weight);
+    }
+}
+
+/// A join by equal keys; inner joins may have a further condition.
+#[derive(Debug)]
+pub(crate) struct Join {
+    shape: Shape,
+    left: Side,
+    right: Side,
+    residual: Option<Expr>,
+    schema: SchemaRef,
+}
+
+impl Join {
+    /// `None` if there is no such form: a further condition on an outer join, or a join type without one.
+    pub(crate) fn new(
+        join_type: JoinType,
+        left: Side,
+        right: Side,
+        residual: Option<Expr>,
+        schema: SchemaRef,
+    ) -> Option<Self> {
+        let shape = Shape::of(join_type)?;
+        (residual.is_none() || join_type == JoinType::Inner).then_some(Self { shape, left, right, residual, schema })
+    }
+
+    fn finish(&self, delta: Option<Delta>) -> OpResult<Option<Delta>> {
+        let (Some(delta), Some(residual)) = (&delta, &self.residual) else { return Ok(delta) };
+        let mask = evaluate_mask(residual, &delta.rows)?;
+        let rows = arrow::compute::filter_record_batch(&delta.rows, &mask)?;
+        let weights = arrow::compute::filter(&delta.weights, &mask)?;
+        Ok((mask.true_count() > 0).then(|| Delta::new(rows, as_int64_array(&weights).expect("weights").clone())))
+    }
+}
+
+impl Operator for Join {
+    fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
+        let mut out = Vec::new();
+        if let Some(delta) = inputs[0] {
+            let Shape { pairs, left, right } = self.shape;
+            let order = Order::ThisFirst;
+            out.extend(half(delta, &mut self.left, &self.right, (pairs, left, right), order, &self.schema)?);
+        }
+        if let Some(delta) = inputs[1] {
+            let Shape { pairs, left, right } = self.shape;
+            let order = Order::OtherFirst;
+            out.extend(half(delta, &mut self.right, &self.left, (pairs, right, left), order, &self.schema)?);
+        }
+        self.finish(concat(&out)?)
+    }
+
+    fn state_rows(&self) -> usize {
+        self.left.rows() + self.right.rows()
+    }
+}
+
+/// Where the changing side's columns stand in the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    ThisFirst,
+    OtherFirst,
+}
+
+/// Joins the change of one side with the other side as it stands, then takes the change into the index.
+fn half(
+    delta: &Delta,
+    this: &mut Side,
+    other: &Side,
+    (pairs, this_alone, other_alone): (bool, Alone, Alone),
+    order: Order,
+    schema: &SchemaRef,
+) -> OpResult<Vec<Delta>> {
+    let change = this.encode(delta)?;
+    let mut out = Vec::new();
+    let mut emission = Emission::default();
+    for i in 0..change.len() {
+        let weight = change.weights.value(i);
+        let bucket = change.key(i).and_then(|key| other.index.get(key));
+        if let (true, Some(bucket)) = (pairs, bucket) {
+            bucket.for_each(|row, w| emission.push(change.row(i), row, weight * w));
+        }
+        let alone = match this_alone {
+            Alone::Never => false,
+            Alone::Unmatched => bucket.is_none(),
+            Alone::Matched => bucket.is_some(),
+        };
+        if alone {
+            emission.push(change.row(i), &other.null_row, weight);
+        }
+    }
+    out.extend(decode(&emission, this, other, pairs, this_alone != Alone::Never, order, schema)?);
+    let before: Map<&[u8], bool> = match other_alone {
+        Alone::Never => Map::default(),
+        _ => (0..change.len()).filter_map(|i| change.key(i)).map(|key| (key, this.has(key))).collect(),
+    };
+    this.update(&change);
+    let mut emission = Emission::default();
+    for (key, had) in before {
+        let has = this.has(key);
+        let Some(bucket) = other.index.get(key).filter(|_| had != has) else { continue };
+        let sign = if has == (other_alone == Alone::Matched) { 1 } else { -1 };
+        bucket.for_each(|row, weight| emission.push(&this.null_row, row, sign * weight));
+    }
+    out.extend(decode(&emission, this, other, pairs, false, order, schema)?);
+    Ok(out)
+}
+
+/// Turns an emission into columns. Without pairs only one side's columns are put out: `this_only` says which.
+pub(super) fn decode(
+    emission: &Emission<'_>,
+    this: &Side,
+    other: &Side,
+    pairs: bool,
+    this_only: bool,
+    order: Order,
+    schema: &SchemaRef,
+) -> OpResult<Option<Delta>> {
+    if emission.weights.is_empty() {
+        return Ok(None);
+    }
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    let this_columns = |columns: &mut Vec<_>| -> OpResult<()> {
+        columns.extend(this.row_codec.decode_batch(&emission.this)?.columns().iter().map(Arc::clone));
+        Ok(())
+    };
+    let other_columns = |columns: &mut Vec<_>| -> OpResult<()> {
+        columns.extend(other.row_codec.decode_batch(&emission.other)?.columns().iter().map(Arc::clone));
+        Ok(())
+    };
+    match (pairs, this_only, order) {
+        (true, _, Order::ThisFirst) => {
+            this_columns(&mut columns)?;
+            other_columns(&mut columns)?;
+        }
+        (true, _, Order::OtherFirst) => {
+            other_columns(&mut columns)?;
+            this_columns(&mut columns)?;
+        }
+        (false, true, _) => this_columns(&mut columns)?,
+        (false, false, _) => other_columns(&mut columns)?,
+    }
+    let rows = batch_of(schema, columns, emission.weights.len())?;
+    Ok(Some(Delta::new(rows, Int64Array::from(emission.weights.clone()))))
+}

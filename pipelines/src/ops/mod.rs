@@ -1,0 +1,83 @@
+//! The operators that keep views: each takes the changes of its inputs and gives the change of its output.
+//!
+//! Invariant of every operator: after each step, the sum of all it has put out equals what plain SQL would give on
+//! the sum of all it has taken in. Weights within one step may come in any order.
+
+pub(crate) mod aggregate;
+pub(crate) mod constant;
+pub(crate) mod join;
+pub(crate) mod map;
+pub(crate) mod outer_join;
+pub(crate) mod recompute;
+pub(crate) mod temporal;
+pub(crate) mod union;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use datafusion::physical_plan::PhysicalExpr;
+use model::Delta;
+
+use crate::error::OpResult;
+use crate::sql::now::BusinessTime;
+
+/// What an operator may know of the step beside its inputs.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    /// The first step of the engine's life: constants and global aggregates put out their first row.
+    pub(crate) first: bool,
+    /// Business time moved: from, to (microseconds).
+    pub(crate) tick: Option<(i64, i64)>,
+    /// Postponed recomputation must be done now.
+    pub(crate) flush: bool,
+    /// The business time that expressions read.
+    pub(crate) time: &'a BusinessTime,
+}
+
+/// A node's behaviour.
+pub(crate) trait Operator: Send + std::fmt::Debug {
+    /// Whether the operator must run even though none of its inputs changed.
+    fn wants(&self, _step: &Step<'_>) -> bool {
+        false
+    }
+
+    /// Takes the inputs' changes, `None` where there is none, and gives its own.
+    fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>>;
+
+    /// Entries held in state.
+    fn state_rows(&self) -> usize {
+        0
+    }
+
+    /// Whether recomputation was postponed.
+    fn postponed(&self) -> bool {
+        false
+    }
+}
+
+pub(crate) type Expr = std::sync::Arc<dyn PhysicalExpr>;
+
+pub(crate) fn evaluate(expr: &Expr, batch: &RecordBatch) -> OpResult<ArrayRef> {
+    expr.evaluate(batch)?.into_array(batch.num_rows())
+}
+
+/// Evaluates a predicate; NULL counts as false.
+pub(crate) fn evaluate_mask(expr: &Expr, batch: &RecordBatch) -> OpResult<BooleanArray> {
+    let array = evaluate(expr, batch)?;
+    let mask = datafusion::common::cast::as_boolean_array(&array)?;
+    Ok(match mask.null_count() {
+        0 => mask.clone(),
+        _ => arrow::compute::prep_null_mask_filter(mask),
+    })
+}
+
+/// Concatenates deltas of one schema; `None` if there is nothing in them.
+pub(crate) fn concat(deltas: &[Delta]) -> OpResult<Option<Delta>> {
+    match deltas {
+        [] => Ok(None),
+        [one] => Ok((!one.is_empty()).then(|| one.clone())),
+        many => {
+            let rows = arrow::compute::concat_batches(&many[0].rows.schema(), many.iter().map(|d| &d.rows))?;
+            let weights: Vec<i64> = many.iter().flat_map(|d| d.weights.values().iter().copied()).collect();
+            Ok((!weights.is_empty()).then(|| Delta::new(rows, Int64Array::from(weights))))
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The way for everything without an incremental form: remember the inputs, run the plan with DataFusion, and put out
+//! the difference to the last result.
+//!
+//! Only the part of a view that has no incremental form runs this way; its inputs are kept incrementally. Runs are
+//! rate-limited to a tenth of the time unless the step asks for a flush, so such a view may stand some steps behind.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::default_table_source::provider_as_source;
+use datafusion::common::tree_node::Transformed;
+use datafusion::datasource::MemTable;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use model::Delta;
+
+use super::{Operator, Step};
+use crate::error::OpResult;
+use crate::rows::{RowCodec, ZSet, add_weight, batch_of};
+
+/// A run of cost c is followed by a pause of this many times c.
+const PAUSE_FACTOR: u32 = 9;
+
+/// Name of the scan that stands for input `i` in the plan.
+pub(crate) fn input_name(i: usize) -> String {
+    format!("__input_{i}")
+}
+
+/// A part of a plan that DataFusion runs as a whole.
+pub(crate) struct Recompute {
+    session: SessionState,
+    plan: LogicalPlan,
+    inputs: Vec<(RowCodec, ZSet)>,
+    output: RowCodec,
+    last: ZSet,
+    by_time: bool,
+    dirty: bool,
+    not_before: Option<Instant>,
+}
+
+impl std::fmt::Debug for Recompute {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recompute").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+impl Recompute {
+    /// `plan` scans its inputs as [`input_name`]; `by_time`: it reads the business time.
+    pub(crate) fn new(
+        session: SessionState,
+        plan: LogicalPlan,
+        inputs: &[SchemaRef],
+        schema: SchemaRef,
+        by_time: bool,
+    ) -> OpResult<Self> {
+        let inputs =
+            inputs.iter().map(|s| Ok((RowCodec::new(Arc::clone(s))?, ZSet::default()))).collect::<OpResult<_>>()?;
+        let output = RowCodec::new(schema)?;
+        Ok(Self { session, plan, inputs, output, last: ZSet::default(), by_time, dirty: true, not_before: None })
+    }
+
+    fn run(&self) -> OpResult<Vec<RecordBatch>> {
+        let mut tables = Vec::with_capacity(self.inputs.len());
+        for (i, (codec, set)) in self.inputs.iter().enumerate() {
+            let rows: Vec<&[u8]> = set
+                .iter()
+                .flat_map(|(row, weight)| std::iter::repeat_n(&**row, usize::try_from(*weight).unwrap_or(0)))
+                .collect();
+            let batch = codec.decode_batch(&rows)?;
+            let table = MemTable::try_new(Arc::clone(codec.schema()), vec![vec![batch]])?;
+            tables.push((input_name(i), provider_as_source(Arc::new(table))));
+        }
+        let plan = self.plan.clone().transform_down_with_subqueries(|node| match node {
+            LogicalPlan::TableScan(mut scan) => {
+                match tables.iter().find(|(name, _)| name.as_str() == scan.table_name.table()) {
+                    Some((_, source)) => {
+                        scan.source = Arc::clone(source);
+                        Ok(Transformed::yes(LogicalPlan::TableScan(scan)))
+                    }
+                    None => Ok(Transformed::no(LogicalPlan::TableScan(scan))),
+                }
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        let session = &self.session;
+        block_on(async {
+            let physical = session.create_physical_plan(&plan.data).await?;
+            datafusion::physical_plan::collect(physical, session.task_ctx()).await
+        })
+    }
+
+    fn refresh(&mut self) -> OpResult<Option<Delta>> {
+        let started = Instant::now();
+        let batches = self.run()?;
+        let mut new = ZSet::default();
+        for batch in &batches {
+            let n_rows = batch.num_rows();
+            if self.output.schema().fields().is_empty() {
+                add_weight(&mut new, &[], i64::try_from(n_rows).unwrap_or(i64::MAX));
+                continue;
+            }
+            let columns = batch
+                .columns()
+                .iter()
+                .zip(self.output.schema().fields())
+                .map(|(c, f)| arrow::compute::cast(c, f.data_type()))
+                .collect::<Result<Vec<_>, _>>()?;
+            for row in &self.output.encode(&columns)? {
+                add_weight(&mut new, row.data(), 1);
+            }
+        }
+        let mut difference: Vec<(&[u8], i64)> = Vec::new();
+        for (row, weight) in &new {
+            difference.push((row, weight - self.last.get(row).copied().unwrap_or(0)));
+        }
+        for (row, weight) in &self.last {
+            if !new.contains_key(row) {
+                difference.push((row, -weight));
+            }
+        }
+        difference.retain(|(_, weight)| *weight != 0);
+        let rows: Vec<&[u8]> = difference.iter().map(|(row, _)| *row).collect();
+        let weights: Vec<i64> = difference.iter().map(|(_, weight)| *weight).collect();
+        let batch = self.output.decode_batch(&rows)?;
+        let columns = batch.columns().to_vec();
+        let delta = Delta::new(batch_of(self.output.schema(), columns, weights.len())?, Int64Array::from(weights));
+        self.last = new;
+        self.dirty = false;
+        let cost = started.elapsed();
+        self.not_before = Some(Instant::now() + cost * PAUSE_FACTOR);
+        metrics::histogram!("pipelines_recompute_seconds").record(cost.as_secs_f64());
+        Ok((!delta.is_empty()).then_some(delta))
+    }
+}
+
+impl Operator for Recompute {
+    fn wants(&self, step: &Step<'_>) -> bool {
+        step.first || (self.by_time && step.tick.is_some()) || self.dirty
+    }
+
+    fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
+        for ((codec, set), delta) in self.inputs.iter_mut().zip(inputs) {
+            let Some(delta) = delta else { continue };
+            self.dirty = true;
+            if codec.schema().fields().is_empty() {
+                add_weight(set, &[], delta.weights.values().iter().sum());
+                continue;
+            }
+            for (row, weight) in codec.encode_batch(&delta.rows)?.iter().zip(delta.weights.values()) {
+                add_weight(set, row.data(), *weight);
+            }
+        }
+        self.dirty |= self.by_time && step.tick.is_some();
+        let may_run = step.flush || step.first || self.not_before.is_none_or(|at| Instant::now() >= at);
+        if self.dirty && may_run { self.refresh() } else { Ok(None) }
+    }
+
+    fn state_rows(&self) -> usize {
+        self.inputs.iter().map(|(_, set)| set.len()).sum::<usize>() + self.last.len()
+    }
+
+    fn postponed(&self) -> bool {
+        self.dirty
+    }
+}
+
+/// Runs a DataFusion future from the engine's own thread. Operators of DataFusion may spawn tasks, so a small runtime
+/// of their own stands behind them; the caller may itself be inside another runtime.
+pub(crate) fn block_on<T>(future: impl Future<Output = OpResult<T>>) -> OpResult<T> {
+    static RUNTIME: OnceLock<Result<tokio::runtime::Runtime, std::io::Error>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("recompute")
+            .thread_keep_alive(Duration::from_secs(10))
+            .enable_time()
+            .build()
+    });
+    match runtime {
+        Ok(runtime) => {
+            let _guard = runtime.enter();
+            futures::executor::block_on(future)
+        }
+        Err(e) => Err(datafusion::error::DataFusionError::Execution(format!("no runtime for recomputation: {e}"))),
+    }
+}

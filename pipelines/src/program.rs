@@ -1,0 +1,403 @@
+//! A program: all SQL files of an installation, parsed, planned and turned into one dataflow graph.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::catalog::view::ViewTable;
+use datafusion::common::{Constraint, Constraints, Dependency};
+use datafusion::datasource::MemTable;
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement as DfStatement;
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+use model::sql::split_statements;
+use model::view::ViewColumn;
+use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, topics};
+
+use crate::graph::{Graph, NodeId};
+use crate::sql::now::BusinessTime;
+use crate::sql::{StatementKind, ViewStatement, parse_query, parse_view, relation_names};
+
+/// The SELECT of a rule, to be kept like a view.
+#[derive(Debug, Clone)]
+pub struct RuleQuery {
+    /// Name of the rule; it must differ from every view's.
+    pub name: String,
+    /// Columns that identify an instance.
+    pub key: Vec<String>,
+    /// The SELECT and its place.
+    pub statement: SqlStatement,
+    /// What the rule is for.
+    pub description: Option<String>,
+}
+
+/// A kept view or rule.
+#[derive(Debug)]
+pub(crate) struct KeptView {
+    pub(crate) info: ViewInfo,
+    pub(crate) root: NodeId,
+    pub(crate) schema: SchemaRef,
+    pub(crate) key: Vec<usize>,
+}
+
+/// All views and rules of an installation, ready to run.
+#[derive(Debug)]
+pub struct Program {
+    pub(crate) graph: Graph,
+    pub(crate) views: Vec<KeptView>,
+    pub(crate) time: BusinessTime,
+    pub(crate) tables: Vec<SourceTable>,
+    pub(crate) statements: HashMap<String, ViewStatement>,
+}
+
+impl Program {
+    /// Parses and plans everything.
+    ///
+    /// `files` hold `CREATE VIEW` and `CREATE MATERIALIZED VIEW` in any order; `CREATE TABLE` statements in them are
+    /// skipped, since `tables` has them already.
+    ///
+    /// # Errors
+    /// Every mistake of every file, with its place.
+    pub fn load(tables: &[SourceTable], files: &[SqlFile], rules: &[RuleQuery]) -> Result<Self, Vec<Diagnostic>> {
+        let mut diagnostics = Vec::new();
+        let mut statements: BTreeMap<String, ViewStatement> = BTreeMap::new();
+        for file in files {
+            for parsed in parse_file(file) {
+                match parsed {
+                    Ok(view) => match statements.get(&view.name) {
+                        Some(first) => diagnostics.push(
+                            view.source
+                                .diagnostic(format!("view {} is defined twice", view.name))
+                                .with_help(format!("the first is in {}:{}", first.source.path, first.source.line)),
+                        ),
+                        None => {
+                            statements.insert(view.name.clone(), view);
+                        }
+                    },
+                    Err(diagnostic) => diagnostics.push(diagnostic),
+                }
+            }
+        }
+        for table in tables.iter().filter(|t| statements.contains_key(&*t.name)) {
+            let view = &statements[&*table.name];
+            diagnostics.push(view.source.diagnostic(format!("{} is also a source table", table.name)));
+        }
+        let (order, cyclic) = in_order(&statements);
+        for name in cyclic {
+            diagnostics.push(statements[&name].source.diagnostic(format!("view {name} depends on itself")));
+        }
+        let mut loader = Loader::new(tables, statements);
+        for name in order {
+            if let Err(diagnostic) = loader.add_view(&name) {
+                diagnostics.push(diagnostic);
+            }
+        }
+        for rule in rules {
+            if let Err(diagnostic) = loader.add_rule(rule) {
+                diagnostics.push(diagnostic);
+            }
+        }
+        if diagnostics.is_empty() { Ok(loader.finish(tables)) } else { Err(diagnostics) }
+    }
+
+    /// Views and rules in the order in which they are kept.
+    pub fn views(&self) -> Vec<ViewInfo> {
+        self.views.iter().map(|v| v.info.clone()).collect()
+    }
+
+    /// How a view is kept, as an indented operator tree.
+    pub fn explain(&self, view: &str) -> Option<String> {
+        let kept = self.views.iter().find(|v| v.info.name == view)?;
+        let key = if kept.info.key.is_empty() { "one row".to_owned() } else { kept.info.key.join(", ") };
+        let tree = self.graph.explain(kept.root, view);
+        Some(format!("{view} (key: {key}; {})\n{tree}", kept.info.maintenance))
+    }
+}
+
+fn parse_file(file: &SqlFile) -> Vec<Result<ViewStatement, Diagnostic>> {
+    match split_statements(file) {
+        Ok(all) => all.iter().filter_map(|s| parse_view(s).transpose()).collect(),
+        Err(diagnostic) => vec![Err(diagnostic)],
+    }
+}
+
+/// Names such that every view comes after those it reads, and the names that depend on themselves.
+fn in_order(statements: &BTreeMap<String, ViewStatement>) -> (Vec<String>, Vec<String>) {
+    let mut done: BTreeSet<&str> = BTreeSet::new();
+    let mut order = Vec::new();
+    loop {
+        let ready: Vec<&str> = statements
+            .iter()
+            .filter(|(name, view)| {
+                !done.contains(name.as_str())
+                    && view.relations.iter().all(|r| !statements.contains_key(r) || done.contains(r.as_str()))
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if ready.is_empty() {
+            let cyclic = statements.keys().filter(|n| !done.contains(n.as_str())).cloned().collect();
+            return (order, cyclic);
+        }
+        order.extend(ready.iter().map(|n| (*n).to_owned()));
+        done.extend(ready);
+    }
+}
+
+/// A session that plans Andon's SQL: schema `erp`, names folded to lower case, business time.
+pub(crate) fn new_session(time: &BusinessTime) -> SessionContext {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema("andon", "erp")
+        .with_target_partitions(1)
+        .with_information_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let session = SessionContext::new_with_config(config);
+    for function in time.functions() {
+        session.register_udf(function);
+    }
+    session
+}
+
+/// Plans a query without optimising it.
+pub(crate) async fn plan(session: &SessionContext, query: Query) -> Result<LogicalPlan, DataFusionError> {
+    let statement = DfStatement::Statement(Box::new(Statement::Query(Box::new(query))));
+    session.state().statement_to_plan(statement).await
+}
+
+/// A planning error with its place in the statement, if DataFusion knows it.
+pub(crate) fn planning_diagnostic(statement: &SqlStatement, error: &DataFusionError) -> Diagnostic {
+    let place = error.diagnostic().and_then(|d| d.span).map(|span| (span.start.line, span.start.column));
+    let (line, column) = place.unwrap_or((1, 1));
+    let index = |n: u64| usize::try_from(n).unwrap_or(1);
+    let message = error.strip_backtrace();
+    let message = message.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ");
+    statement.diagnostic_at(index(line), index(column), message)
+}
+
+struct Loader {
+    session: SessionContext,
+    graph: Graph,
+    time: BusinessTime,
+    statements: BTreeMap<String, ViewStatement>,
+    views: Vec<KeptView>,
+}
+
+/// What a statement is to become.
+struct Wanted<'a> {
+    name: &'a str,
+    kind: ViewKind,
+    key: Option<&'a [String]>,
+    query: &'a Query,
+    source: &'a SqlStatement,
+    description: Option<String>,
+}
+
+impl Loader {
+    fn new(tables: &[SourceTable], statements: BTreeMap<String, ViewStatement>) -> Self {
+        let time = BusinessTime::default();
+        let session = new_session(&time);
+        let mut graph = Graph::new(session.state());
+        for table in tables {
+            graph.add_source(&table.name, &table.schema);
+            register(&session, &table.name, &table.schema, &table.primary_key);
+        }
+        Self { session, graph, time, statements, views: Vec::new() }
+    }
+
+    fn add_view(&mut self, name: &str) -> Result<(), Diagnostic> {
+        let view = self.statements[name].clone();
+        match &view.kind {
+            StatementKind::View => {
+                let plan = self.plan(&view.query, &view.source)?;
+                let definition = ViewTable::new(plan, Some(view.source.sql.clone()));
+                self.session
+                    .register_table(table_ref(name), Arc::new(definition))
+                    .map_err(|e| planning_diagnostic(&view.source, &e))?;
+                Ok(())
+            }
+            StatementKind::Materialized { key } => {
+                let description = first_paragraph(&view.source.comment);
+                let (kind, key) = (ViewKind::View, key.as_deref());
+                self.keep(&Wanted { name, kind, key, query: &view.query, source: &view.source, description })
+            }
+        }
+    }
+
+    fn add_rule(&mut self, rule: &RuleQuery) -> Result<(), Diagnostic> {
+        if self.statements.contains_key(&rule.name) {
+            return Err(rule.statement.diagnostic(format!("rule {} has the name of a view", rule.name)));
+        }
+        let query = parse_query(&rule.statement)?;
+        self.keep(&Wanted {
+            name: &rule.name,
+            kind: ViewKind::Rule,
+            key: Some(&rule.key),
+            query: &query,
+            source: &rule.statement,
+            description: rule.description.clone(),
+        })
+    }
+
+    fn plan(&self, query: &Query, source: &SqlStatement) -> Result<LogicalPlan, Diagnostic> {
+        futures::executor::block_on(plan(&self.session, query.clone())).map_err(|e| planning_diagnostic(source, &e))
+    }
+
+    fn keep(&mut self, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
+        let source = wanted.source;
+        let failed = |e: DataFusionError| planning_diagnostic(source, &e);
+        let plan = self.plan(wanted.query, source)?;
+        let optimised = self.session.state().optimize(&plan).map_err(failed)?;
+        let schema: SchemaRef = Arc::new(plain(plan.schema().as_arrow()));
+        unique_columns(&schema, source)?;
+        let key = match wanted.key {
+            Some(names) => named_columns(&schema, names, source)?,
+            None => natural_key(&plan),
+        };
+        let root = self.graph.add_view(wanted.name, &optimised).map_err(failed)?;
+        if wanted.kind == ViewKind::View {
+            register(&self.session, wanted.name, &schema, &key);
+        }
+        let reasons = self.graph.recompute_reasons(root, wanted.name);
+        let maintenance = match reasons.is_empty() {
+            true => "incremental".to_owned(),
+            false => format!("recompute: {}", reasons.join("; ")),
+        };
+        let topic = match wanted.kind {
+            ViewKind::View => topics::view(wanted.name),
+            ViewKind::Rule => topics::rule(wanted.name),
+        };
+        let info = ViewInfo {
+            name: wanted.name.to_owned(),
+            kind: wanted.kind,
+            topic,
+            columns: schema.fields().iter().map(|f| view_column(f)).collect(),
+            key: key.iter().map(|i| schema.field(*i).name().clone()).collect(),
+            description: wanted.description.clone(),
+            sql: source.sql.clone(),
+            empty_inputs: self.empty_inputs(wanted.query),
+            maintenance,
+        };
+        self.views.push(KeptView { info, root, schema, key });
+        Ok(())
+    }
+
+    /// Relations below a query that are marked `EMPTY:` by the source pack.
+    fn empty_inputs(&self, query: &Query) -> Vec<String> {
+        let mut seen = BTreeSet::new();
+        let mut stack: Vec<String> = relation_names(query).into_iter().collect();
+        let mut empty = BTreeSet::new();
+        while let Some(name) = stack.pop() {
+            let Some(view) = self.statements.get(&name) else { continue };
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            if view.source.comment.lines().any(|l| l.trim_start().starts_with("EMPTY:")) {
+                empty.insert(name);
+            }
+            stack.extend(view.relations.iter().cloned());
+        }
+        empty.into_iter().collect()
+    }
+
+    fn finish(self, tables: &[SourceTable]) -> Program {
+        Program {
+            graph: self.graph,
+            views: self.views,
+            time: self.time,
+            tables: tables.to_vec(),
+            statements: self.statements.into_iter().collect(),
+        }
+    }
+}
+
+/// A name taken as it is: names with upper case letters or hyphens were quoted where they were declared.
+pub(crate) fn table_ref(name: &str) -> datafusion::common::TableReference {
+    datafusion::common::TableReference::bare(name.to_owned())
+}
+
+/// A relation that can be planned over; its rows are elsewhere.
+fn register(session: &SessionContext, name: &str, schema: &SchemaRef, key: &[usize]) {
+    let table = MemTable::try_new(Arc::clone(schema), vec![vec![]]).map(|table| {
+        let constraints = match key.is_empty() || key.len() == schema.fields().len() {
+            true => Constraints::default(),
+            false => Constraints::new_unverified(vec![Constraint::PrimaryKey(key.to_vec())]),
+        };
+        Arc::new(table.with_constraints(constraints)) as Arc<dyn TableProvider>
+    });
+    // Neither step can fail: the table is empty and the default catalog takes every name.
+    if let Ok(table) = table
+        && let Err(error) = session.register_table(table_ref(name), table)
+    {
+        tracing::error!(name, %error, "relation cannot be registered");
+    }
+}
+
+fn plain(schema: &Schema) -> Schema {
+    let fields: Vec<_> = schema
+        .fields()
+        .iter()
+        .map(|f| arrow::datatypes::Field::new(f.name(), f.data_type().clone(), f.is_nullable()))
+        .collect();
+    Schema::new(fields)
+}
+
+fn view_column(field: &arrow::datatypes::Field) -> ViewColumn {
+    ViewColumn {
+        name: field.name().clone(),
+        data_type: DataType::to_string(field.data_type()),
+        nullable: field.is_nullable(),
+    }
+}
+
+fn unique_columns(schema: &Schema, source: &SqlStatement) -> Result<(), Diagnostic> {
+    let mut seen = BTreeSet::new();
+    for field in schema.fields() {
+        if !seen.insert(field.name()) {
+            return Err(source
+                .diagnostic(format!("two columns are named {}", field.name()))
+                .with_help("give one of them another name with AS"));
+        }
+    }
+    Ok(())
+}
+
+fn named_columns(schema: &Schema, names: &[String], source: &SqlStatement) -> Result<Vec<usize>, Diagnostic> {
+    names
+        .iter()
+        .map(|name| {
+            schema.index_of(name).map_err(|_| {
+                let columns: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+                source
+                    .diagnostic(format!("key column {name} is not in the result"))
+                    .with_help(format!("the columns are {}", columns.join(", ")))
+            })
+        })
+        .collect()
+}
+
+/// The columns that the plan itself shows to be unique: GROUP BY columns, a primary key that is passed on. No column
+/// for a single row; all columns if nothing is known.
+fn natural_key(plan: &LogicalPlan) -> Vec<usize> {
+    if plan.max_rows() == Some(1) {
+        return Vec::new();
+    }
+    let schema = plan.schema();
+    schema
+        .functional_dependencies()
+        .iter()
+        .filter(|d| d.mode == Dependency::Single && d.target_indices.len() == schema.fields().len())
+        .map(|d| d.source_indices.clone())
+        .min_by_key(Vec::len)
+        .filter(|key| !key.is_empty())
+        .unwrap_or_else(|| (0..schema.fields().len()).collect())
+}
+
+fn first_paragraph(comment: &str) -> Option<String> {
+    let lines: Vec<&str> = comment.lines().take_while(|l| !l.trim().is_empty()).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}

@@ -1,0 +1,106 @@
+//! Rows as bytes: the keys and rows that live in operators' state, in Arrow's comparable row format.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::row::{RowConverter, RowParser, Rows, SortField};
+
+use crate::error::OpResult;
+
+/// A row or key in Arrow's row format.
+pub(crate) type RowBytes = Box<[u8]>;
+
+/// Hash map with a fast hash: keys are bytes of our own making, held by one process.
+pub(crate) type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A multiset of rows: row → weight, never zero.
+pub(crate) type ZSet = Map<RowBytes, i64>;
+
+/// Encodes columns into row bytes and back.
+#[derive(Debug)]
+pub(crate) struct RowCodec {
+    schema: SchemaRef,
+    converter: RowConverter,
+    parser: RowParser,
+}
+
+impl RowCodec {
+    pub(crate) fn new(schema: SchemaRef) -> OpResult<Self> {
+        let fields = schema.fields().iter().map(|f| SortField::new(f.data_type().clone())).collect();
+        let converter = RowConverter::new(fields)?;
+        let parser = converter.parser();
+        Ok(Self { schema, converter, parser })
+    }
+
+    /// A codec for some columns of a schema.
+    pub(crate) fn of_columns(schema: &Schema, columns: &[usize]) -> OpResult<Self> {
+        Self::new(Arc::new(schema.project(columns)?))
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Encodes the columns; a schema without columns cannot be encoded and is handled by the caller.
+    pub(crate) fn encode(&self, columns: &[ArrayRef]) -> OpResult<Rows> {
+        Ok(self.converter.convert_columns(columns)?)
+    }
+
+    pub(crate) fn encode_batch(&self, batch: &RecordBatch) -> OpResult<Rows> {
+        self.encode(batch.columns())
+    }
+
+    /// Decodes rows that this codec encoded.
+    pub(crate) fn decode<'a>(&'a self, rows: impl Iterator<Item = &'a [u8]>) -> OpResult<Vec<ArrayRef>> {
+        Ok(self.converter.convert_rows(rows.map(|bytes| self.parser.parse(bytes)))?)
+    }
+
+    pub(crate) fn decode_batch<'a>(&'a self, rows: &[&'a [u8]]) -> OpResult<RecordBatch> {
+        if self.schema.fields().is_empty() {
+            return Ok(batch_of(&self.schema, Vec::new(), rows.len())?);
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), self.decode(rows.iter().copied())?)?)
+    }
+
+    /// The row whose columns are all NULL.
+    pub(crate) fn null_row(&self) -> OpResult<RowBytes> {
+        let columns: Vec<ArrayRef> =
+            self.schema.fields().iter().map(|f| arrow::array::new_null_array(f.data_type(), 1)).collect();
+        if columns.is_empty() {
+            return Ok(Box::default());
+        }
+        Ok(self.encode(&columns)?.row(0).data().into())
+    }
+}
+
+/// A batch that keeps its row count even without columns.
+pub(crate) fn batch_of(schema: &SchemaRef, columns: Vec<ArrayRef>, n_rows: usize) -> OpResult<RecordBatch> {
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(n_rows));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+/// The same columns, all nullable and without metadata. Inside the engine the type alone matters; whether a NULL can
+/// occur is the planner's business, and its notion changes from rule to rule.
+pub(crate) fn relaxed(schema: &Schema) -> SchemaRef {
+    let fields: Vec<Field> =
+        schema.fields().iter().map(|f| Field::new(f.name(), f.data_type().clone(), true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Adds a weight to a multiset and drops the entry when nothing is left.
+pub(crate) fn add_weight(set: &mut ZSet, row: &[u8], weight: i64) {
+    match set.entry_ref(row) {
+        hashbrown::hash_map::EntryRef::Occupied(mut entry) => {
+            *entry.get_mut() += weight;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+        hashbrown::hash_map::EntryRef::Vacant(entry) => {
+            if weight != 0 {
+                entry.insert_with_key(row.into(), weight);
+            }
+        }
+    }
+}
