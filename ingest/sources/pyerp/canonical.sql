@@ -27,6 +27,7 @@ SELECT
   v.id AS item_id,
   v.sku,
   v.name,
+  'goods' AS kind,
   COALESCE(v.category_id, p.category_id) AS category_id,
   v.parent_id AS family_id,
   'pcs' AS unit,
@@ -63,6 +64,11 @@ SELECT
   is_active
 FROM inventory_storagelocation;
 
+-- One row per location and location at or above it: pyERP's places have none above them.
+CREATE VIEW location_tree AS
+SELECT id AS location_id, id AS ancestor_id
+FROM inventory_storagelocation;
+
 -- One row per slot of a box; where the box stands now.
 CREATE VIEW storage_slot AS
 SELECT s.id AS slot_id, s.slot_code AS code, s.box_id AS container_id, b.storage_location_id AS location_id, s.occupied AS is_occupied
@@ -76,7 +82,8 @@ SELECT
   product_id AS item_id,
   storage_location_id AS location_id,
   CAST(quantity AS DECIMAL(20, 6)) AS quantity,
-  reservation_status AS status
+  reservation_status AS status,
+  TRUE AS has_slots
 FROM inventory_productstorage;
 
 -- One row per stock record and slot: what lies where.
@@ -109,6 +116,22 @@ SELECT
   CAST(NULL AS DATE) AS planned_on,
   reference
 FROM inventory_inventorymovement;
+
+-- EMPTY: pyERP books movements on slots, not on locations
+CREATE VIEW stock_posting AS
+SELECT
+  CAST(NULL AS BIGINT) AS move_id, CAST(NULL AS BIGINT) AS item_id, CAST(NULL AS BIGINT) AS location_id,
+  CAST(NULL AS DECIMAL(20, 6)) AS quantity, CAST(NULL AS BOOLEAN) AS is_done, CAST(NULL AS BOOLEAN) AS is_reserved,
+  CAST(NULL AS BOOLEAN) AS is_expected, CAST(NULL AS DATE) AS moved_on, CAST(NULL AS DATE) AS planned_on
+WHERE FALSE;
+
+-- EMPTY: pyERP has no shipments; its delivery notes are sales documents
+CREATE VIEW shipment AS
+SELECT
+  CAST(NULL AS STRING) AS kind, CAST(NULL AS BIGINT) AS shipment_id, CAST(NULL AS STRING) AS number,
+  CAST(NULL AS STRING) AS status, CAST(NULL AS BOOLEAN) AS is_open, CAST(NULL AS BIGINT) AS warehouse_id,
+  CAST(NULL AS BIGINT) AS party_id, CAST(NULL AS DATE) AS planned_on, CAST(NULL AS DATE) AS shipped_on
+WHERE FALSE;
 
 -- EMPTY: pyERP has no reorder points
 CREATE VIEW reorder_policy AS
@@ -207,9 +230,11 @@ SELECT
   delivery_status,
   payment_status,
   CAST(NULL AS STRING) AS invoice_status,
+  FALSE AS is_quote,
   is_cancelled,
   NOT is_cancelled AND delivery_status IN ('PENDING', 'PARTIALLY_DELIVERED') AS is_open,
   currency,
+  CAST(NULL AS BIGINT) AS line_count,
   net_amount,
   total_amount
 FROM sales_document
@@ -222,6 +247,7 @@ SELECT
   line_id AS order_line_id,
   document_id AS order_id,
   line_number,
+  kind,
   is_goods,
   item_id,
   quantity,
@@ -263,8 +289,9 @@ CREATE VIEW purchase_order AS
 SELECT
   CAST(NULL AS BIGINT) AS purchase_order_id, CAST(NULL AS STRING) AS number, CAST(NULL AS STRING) AS supplier_id,
   CAST(NULL AS BIGINT) AS warehouse_id, CAST(NULL AS DATE) AS ordered_on, CAST(NULL AS STRING) AS status,
-  CAST(NULL AS STRING) AS delivery_status, CAST(NULL AS STRING) AS invoice_status, CAST(NULL AS BOOLEAN) AS is_cancelled,
-  CAST(NULL AS BOOLEAN) AS is_open, CAST(NULL AS STRING) AS currency
+  CAST(NULL AS STRING) AS delivery_status, CAST(NULL AS STRING) AS invoice_status, CAST(NULL AS BOOLEAN) AS is_quote,
+  CAST(NULL AS BOOLEAN) AS is_cancelled, CAST(NULL AS BOOLEAN) AS is_open, CAST(NULL AS STRING) AS currency,
+  CAST(NULL AS BIGINT) AS line_count, CAST(NULL AS DECIMAL(20, 2)) AS net_amount, CAST(NULL AS DECIMAL(20, 2)) AS total_amount
 WHERE FALSE;
 
 -- EMPTY: pyERP has no purchase orders
@@ -320,7 +347,8 @@ FROM production_productionorderitem;
 CREATE VIEW material_consumption AS
 SELECT
   CAST(NULL AS BIGINT) AS move_id, CAST(NULL AS BIGINT) AS production_order_id, CAST(NULL AS BIGINT) AS item_id,
-  CAST(NULL AS DECIMAL(20, 6)) AS quantity, CAST(NULL AS STRING) AS status, CAST(NULL AS DATE) AS moved_on
+  CAST(NULL AS DECIMAL(20, 6)) AS quantity, CAST(NULL AS DECIMAL(24, 8)) AS unit_cost, CAST(NULL AS BOOLEAN) AS is_done,
+  CAST(NULL AS DATE) AS moved_on
 WHERE FALSE;
 
 -- One row per workstation: the text on the operations is all that pyERP knows of one.

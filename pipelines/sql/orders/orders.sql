@@ -9,12 +9,14 @@
 CREATE MATERIALIZED VIEW order_intake_by_hour AS
 SELECT DATE_TRUNC('hour', ordered_at) AS hour, COUNT(*) AS orders, SUM(net_amount) AS net
 FROM sales_order
+WHERE NOT is_quote
 GROUP BY DATE_TRUNC('hour', ordered_at);
 
 -- Orders and their net value by the date on the order; cancelled orders count too.
 CREATE MATERIALIZED VIEW order_intake_by_day AS
 SELECT ordered_on, COUNT(*) AS orders, SUM(net_amount) AS net
 FROM sales_order
+WHERE NOT is_quote
 GROUP BY ordered_on;
 
 -- Goods of each order that are not delivered yet.
@@ -58,7 +60,7 @@ CREATE MATERIALIZED VIEW open_demand_by_item AS
 SELECT l.item_id, SUM(l.quantity - l.delivered_quantity) AS open_units, COUNT(DISTINCT o.order_id) AS orders
 FROM sales_order_line l
 JOIN sales_order o ON o.order_id = l.order_id
-WHERE NOT o.is_cancelled AND l.is_goods AND l.is_open
+WHERE NOT o.is_quote AND NOT o.is_cancelled AND l.is_goods AND l.is_open
 GROUP BY l.item_id;
 
 -- All sales papers by type and status, in the ERP's own words.
@@ -71,5 +73,5 @@ GROUP BY document_type, source_type, payment_status, delivery_status;
 CREATE MATERIALIZED VIEW customer_orders_2h AS
 SELECT o.customer_id, COUNT(*) AS orders, SUM(o.net_amount) AS net, MIN(o.ordered_at) AS first_at, MAX(o.ordered_at) AS last_at
 FROM sales_order o
-WHERE o.ordered_at > CURRENT_TIMESTAMP - INTERVAL '2' HOUR AND o.ordered_at <= CURRENT_TIMESTAMP
+WHERE NOT o.is_quote AND o.ordered_at > CURRENT_TIMESTAMP - INTERVAL '2' HOUR AND o.ordered_at <= CURRENT_TIMESTAMP
 GROUP BY o.customer_id;

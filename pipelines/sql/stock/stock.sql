@@ -52,7 +52,7 @@ SELECT
   COALESCE(f.quantity, 0) AS in_slots, s.quantity - COALESCE(f.quantity, 0) AS drift
 FROM stock_level s
 LEFT JOIN slot_quantity f ON f.stock_level_id = s.stock_level_id
-WHERE s.quantity <> COALESCE(f.quantity, 0);
+WHERE s.has_slots AND s.quantity <> COALESCE(f.quantity, 0);
 
 -- Slots of each place, and how many are taken.
 CREATE MATERIALIZED VIEW slots_by_location AS
