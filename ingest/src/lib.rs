@@ -1,7 +1,17 @@
 //! From topics of row changes to typed, exact, weighted change batches.
 //!
+//! - [`log`]: the log between the stages, on this machine or on Kafka;
 //! - [`ddl`]: source tables as their DDL declares them;
-//! - [`log`]: the log between the stages, on this machine or on Kafka.
+//! - [`decode`]: records to typed columns;
+//! - [`Ingest`]: the rows of all source tables by primary key, and what changes in them, epoch by epoch.
 
+mod column;
 pub mod ddl;
+pub mod decode;
+mod epoch;
+mod error;
 pub mod log;
+mod table;
+
+pub use epoch::{Ingest, IngestOptions};
+pub use error::Error;

@@ -1,0 +1,152 @@
+//! The CPU side of reading: decodes batches as they come, and turns what has gathered into an epoch.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use model::{Clock, LogBatch, SourceEpoch, SourceTable, TableDelta};
+
+use super::dead_letter::DeadLetter;
+use super::route::Routes;
+use super::{IngestOptions, Shared};
+use crate::Error;
+use crate::decode::{Changes, Decoder};
+
+/// One table's decoder and the changes that wait for the end of the epoch.
+#[derive(Debug)]
+struct Decoding {
+    table: Arc<str>,
+    decoder: Decoder,
+    changes: Changes,
+}
+
+/// What has gathered since the last epoch.
+#[derive(Debug, Default)]
+struct Gathered {
+    since: Option<Instant>,
+    epoch: SourceEpoch,
+    dead_letters: Vec<DeadLetter>,
+}
+
+/// Owned by the reading task; lent to the blocking pool for each piece of work.
+#[derive(Debug)]
+pub(super) struct Worker {
+    decodings: Vec<Decoding>,
+    routes: Routes,
+    gathered: Gathered,
+    clock: Arc<dyn Clock>,
+    event_time_ahead_us: i64,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    pub(super) fn new(tables: &[SourceTable], routes: Routes, options: &IngestOptions, shared: Arc<Shared>) -> Self {
+        let decodings = tables.iter().map(|table| Decoding {
+            table: Arc::clone(&table.name),
+            decoder: Decoder::new(table, options.record_bytes_max),
+            changes: Changes::new(&table.schema),
+        });
+        Self {
+            decodings: decodings.collect(),
+            routes,
+            gathered: Gathered::default(),
+            clock: Arc::clone(&options.clock),
+            event_time_ahead_us: i64::try_from(options.event_time_ahead_max.as_micros()).unwrap_or(i64::MAX),
+            shared,
+        }
+    }
+
+    /// When the first record of the coming epoch arrived.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.gathered.since
+    }
+
+    /// Records of the coming epoch so far.
+    pub(super) fn n_records(&self) -> usize {
+        self.gathered.epoch.n_records
+    }
+
+    /// Decodes batches into the coming epoch.
+    pub(super) fn decode(&mut self, batches: &[LogBatch]) {
+        self.gathered.since.get_or_insert_with(Instant::now);
+        for batch in batches {
+            let tables = self.routes.tables(&batch.topic);
+            for index in tables.iter() {
+                decode_batch(&mut self.decodings[*index], batch, &mut self.gathered.dead_letters);
+            }
+            let epoch = &mut self.gathered.epoch;
+            epoch.n_records += batch.records.len();
+            epoch.offsets.set(&batch.topic, batch.partition, batch.next_offset());
+            let newest = batch.records.iter().map(|r| r.timestamp_ms).max();
+            epoch.max_log_timestamp_ms = epoch.max_log_timestamp_ms.max(newest);
+            count(batch);
+        }
+    }
+
+    /// Applies what has gathered to the tables.
+    pub(super) fn finish(&mut self) -> Result<(SourceEpoch, Vec<DeadLetter>), Error> {
+        let Gathered { mut epoch, mut dead_letters, .. } = std::mem::take(&mut self.gathered);
+        let event_time_us_max = self.clock.now_us().saturating_add(self.event_time_ahead_us);
+        let mut tables = self.shared.tables();
+        for (decoding, state) in self.decodings.iter_mut().zip(&mut tables.states) {
+            if decoding.changes.len() == 0 {
+                continue;
+            }
+            let applied = state
+                .apply(&mut decoding.changes, event_time_us_max)
+                .map_err(|source| Error::Batch { table: Arc::clone(&decoding.table), source })?;
+            decoding.changes.clear();
+            epoch.max_event_time_us = epoch.max_event_time_us.max(applied.event_time_us);
+            let table = &decoding.table;
+            if applied.n_old > 0 {
+                metrics::counter!("ingest_old_records_total", "table" => table.to_string())
+                    .increment(applied.n_old as u64);
+            }
+            metrics::gauge!("ingest_table_rows", "table" => table.to_string()).set(state.len() as f64);
+            dead_letters.extend(applied.refused.into_iter().map(|(origin, reason)| DeadLetter {
+                table: Arc::clone(table),
+                topic: origin.topic,
+                partition: origin.partition,
+                record: origin.record,
+                reason,
+            }));
+            if !applied.delta.is_empty() {
+                epoch.tables.push(TableDelta { table: Arc::clone(table), delta: applied.delta });
+            }
+        }
+        tables.undelivered.push_back(epoch.tables.clone());
+        drop(tables);
+        for letter in &dead_letters {
+            let (topic, reason) = (letter.topic.to_string(), letter.reason.class());
+            metrics::counter!("ingest_dead_letters_total", "topic" => topic, "reason" => reason).increment(1);
+        }
+        self.shared.dead_letters.fetch_add(dead_letters.len() as u64, Ordering::Relaxed);
+        Ok((epoch, dead_letters))
+    }
+}
+
+fn decode_batch(decoding: &mut Decoding, batch: &LogBatch, dead_letters: &mut Vec<DeadLetter>) {
+    for record in &batch.records {
+        let decoded = decoding.decoder.decode(&batch.topic, batch.partition, record, &mut decoding.changes);
+        if let Err(reason) = decoded {
+            dead_letters.push(DeadLetter {
+                table: Arc::clone(&decoding.table),
+                topic: Arc::clone(&batch.topic),
+                partition: batch.partition,
+                record: record.clone(),
+                reason,
+            });
+        }
+    }
+}
+
+fn count(batch: &LogBatch) {
+    let bytes: usize = batch
+        .records
+        .iter()
+        .map(|r| r.key.as_ref().map_or(0, bytes::Bytes::len) + r.value.as_ref().map_or(0, bytes::Bytes::len))
+        .sum();
+    let topic = batch.topic.to_string();
+    metrics::counter!("ingest_records_total", "topic" => topic.clone()).increment(batch.records.len() as u64);
+    metrics::counter!("ingest_bytes_total", "topic" => topic).increment(bytes as u64);
+}

@@ -1,0 +1,324 @@
+//! The rows of a source table by primary key, and what an epoch changes in them.
+//!
+//! In: changes in arrival order. Out: −stored +after, exact and net per key; a row that ends as it began gives nothing.
+//!
+//! Invariants:
+//! - a change at or below its key's position is old (sent again after a crash) and is dropped; deleted keys keep their
+//!   position, so that what is sent again cannot bring a row back;
+//! - a tombstone has no position of its own: it counts only where no delete of its key came just before it, since
+//!   otherwise that delete has decided already;
+//! - the before image is never used: half of real tables send none, or an invented one.
+
+mod keys;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::error::ArrowError;
+use model::{Delta, SourceTable};
+
+use crate::column::Column;
+use crate::decode::{Changes, NO_POSITION, Operation, Origin, Unchanged, Undecodable};
+use keys::KeyIndex;
+
+/// No entry of this epoch for a slot yet.
+const UNTOUCHED: u32 = u32::MAX;
+const DAY_US: i64 = 86_400_000_000;
+
+/// A table's rows. A slot is a key's place in all columns; it outlives the row.
+#[derive(Debug)]
+pub(crate) struct TableState {
+    schema: SchemaRef,
+    event_time: Option<usize>,
+    keys: KeyIndex,
+    columns: Vec<Column>,
+    live: Vec<bool>,
+    positions: Vec<i64>,
+    /// Whether the last thing heard of the key was a delete event, whose tombstone is still to come.
+    deleted_by_event: Vec<bool>,
+    /// Everything before this position is gone.
+    truncated_at: i64,
+    n_live: usize,
+    /// Entry of `touched` for each slot.
+    touched_at: Vec<u32>,
+    touched: Vec<Touched>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Touched {
+    slot: u32,
+    outcome: Outcome,
+}
+
+/// What this epoch makes of a row.
+#[derive(Debug, Clone, Copy)]
+enum Outcome {
+    /// Row of the changes.
+    Row(u32),
+    Gone,
+}
+
+/// What an epoch did to a table.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    pub(crate) delta: Delta,
+    /// Changes dropped since a newer one of their key is known.
+    pub(crate) n_old: usize,
+    /// Records that could not be completed with a stored row.
+    pub(crate) refused: Vec<(Origin, Undecodable)>,
+    /// Largest event time up to `event_time_us_max`.
+    pub(crate) event_time_us: Option<i64>,
+}
+
+impl TableState {
+    pub(crate) fn new(table: &SourceTable) -> Self {
+        let field_type = |i: usize| table.schema.field(i).data_type();
+        let is_int = table.primary_key.len() == 1
+            && !matches!(
+                field_type(table.primary_key[0]),
+                DataType::Boolean
+                    | DataType::Float32
+                    | DataType::Float64
+                    | DataType::Decimal128(_, _)
+                    | DataType::Utf8
+                    | DataType::Binary
+            );
+        Self {
+            schema: Arc::clone(&table.schema),
+            event_time: table.event_time.map(|e| e.column),
+            keys: KeyIndex::new(table.primary_key.clone(), is_int),
+            columns: table.schema.fields().iter().map(|f| Column::new(f.data_type())).collect(),
+            live: Vec::new(),
+            positions: Vec::new(),
+            deleted_by_event: Vec::new(),
+            truncated_at: NO_POSITION,
+            n_live: 0,
+            touched_at: Vec::new(),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.n_live
+    }
+
+    /// All rows, in no particular order.
+    pub(crate) fn rows(&self) -> Result<RecordBatch, ArrowError> {
+        let slots: Vec<u32> = (0..self.live.len() as u32).filter(|s| self.live[*s as usize]).collect();
+        let arrays = self.columns.iter().map(|c| Column::gather([(c, &slots), (c, &[])])).collect::<Result<_, _>>()?;
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+    }
+
+    /// Applies an epoch's changes; event times beyond `event_time_us_max` are not believed.
+    pub(crate) fn apply(&mut self, changes: &mut Changes, event_time_us_max: i64) -> Result<Applied, ArrowError> {
+        let mut applied = Applied {
+            delta: Delta::empty(Arc::clone(&self.schema)),
+            n_old: 0,
+            refused: Vec::new(),
+            event_time_us: None,
+        };
+        let unchanged = std::mem::take(&mut changes.unchanged);
+        let mut unchanged = unchanged.into_iter().peekable();
+        for row in 0..changes.len() {
+            let left_out = unchanged.next_if(|u| u.row as usize == row);
+            match changes.operations[row] {
+                Operation::Upsert => {
+                    if let Some(time) = self.upsert(changes, row, left_out, &mut applied) {
+                        if time <= event_time_us_max {
+                            applied.event_time_us = applied.event_time_us.max(Some(time));
+                        }
+                    }
+                }
+                Operation::Delete => self.delete(changes, row, &mut applied),
+                Operation::Tombstone => self.tombstone(changes, row),
+                Operation::Truncate => self.truncate(changes.positions[row]),
+            }
+        }
+        applied.delta = self.commit(changes)?;
+        Ok(applied)
+    }
+
+    /// Returns the row's event time if it was applied.
+    fn upsert(
+        &mut self,
+        changes: &mut Changes,
+        row: usize,
+        left_out: Option<Unchanged>,
+        applied: &mut Applied,
+    ) -> Option<i64> {
+        let slot = self.slot(changes, row);
+        if self.is_old(slot, changes.positions[row]) {
+            applied.n_old += 1;
+            return None;
+        }
+        let mut outcome = row as u32;
+        if let Some(left_out) = left_out {
+            match self.complete(changes, row, slot, &left_out.columns) {
+                Ok(completed) => outcome = completed,
+                Err(reason) => {
+                    applied.refused.push((left_out.origin, reason));
+                    return None;
+                }
+            }
+        }
+        self.remember(slot, changes.positions[row]);
+        self.deleted_by_event[slot] = false;
+        self.touch(slot, Outcome::Row(outcome));
+        let time = self.event_time.and_then(|c| changes.columns[c].int(outcome as usize))?;
+        match self.event_time.map(|c| self.schema.field(c).data_type()) {
+            Some(DataType::Date32) => time.checked_mul(DAY_US),
+            _ => Some(time),
+        }
+    }
+
+    fn delete(&mut self, changes: &Changes, row: usize, applied: &mut Applied) {
+        let position = changes.positions[row];
+        let slot = self.slot(changes, row);
+        self.deleted_by_event[slot] = true;
+        if self.is_old(slot, position) {
+            applied.n_old += 1;
+            return;
+        }
+        self.remember(slot, position);
+        self.remove(slot);
+    }
+
+    fn tombstone(&mut self, changes: &Changes, row: usize) {
+        if let Some(slot) = self.keys.get(&changes.columns, row)
+            && !self.deleted_by_event[slot as usize]
+        {
+            self.remove(slot as usize);
+        }
+    }
+
+    fn truncate(&mut self, position: i64) {
+        for slot in 0..self.live.len() {
+            if position == NO_POSITION || self.positions[slot] < position {
+                self.remove(slot);
+            }
+        }
+        self.truncated_at = self.truncated_at.max(position);
+    }
+
+    /// Adds to the changes a copy of `row` with the columns that were left out taken from the row as it stands.
+    fn complete(&self, changes: &mut Changes, row: usize, slot: usize, columns: &[u16]) -> Result<u32, Undecodable> {
+        let current = self.touched.get(self.touched_at[slot] as usize).map(|t| t.outcome);
+        let is_known = matches!(current, Some(Outcome::Row(_))) || (current.is_none() && self.live[slot]);
+        let gap = columns.iter().map(|c| self.schema.field(usize::from(*c))).find(|f| !f.is_nullable());
+        if let (Some(field), false) = (gap, is_known) {
+            return Err(Undecodable::UnknownUnchanged { column: field.name().clone() });
+        }
+        for (i, column) in changes.columns.iter_mut().enumerate() {
+            match (columns.contains(&(i as u16)), current) {
+                (false, _) => column.push_own(row),
+                (true, Some(Outcome::Row(earlier))) => column.push_own(earlier as usize),
+                (true, None) if self.live[slot] => column.push_from(&self.columns[i], slot),
+                (true, _) => column.push_null(),
+            }
+        }
+        Ok(changes.columns[0].len() as u32 - 1)
+    }
+
+    /// The slot of a row's key; a new one is empty.
+    #[inline]
+    fn slot(&mut self, changes: &Changes, row: usize) -> usize {
+        let next = self.live.len() as u32;
+        let slot = self.keys.get_or_insert(&changes.columns, row, next);
+        if slot == next {
+            self.live.push(false);
+            self.positions.push(NO_POSITION);
+            self.deleted_by_event.push(false);
+            self.touched_at.push(UNTOUCHED);
+        }
+        slot as usize
+    }
+
+    fn is_old(&self, slot: usize, position: i64) -> bool {
+        position != NO_POSITION && (position <= self.positions[slot] || position < self.truncated_at)
+    }
+
+    fn remember(&mut self, slot: usize, position: i64) {
+        self.positions[slot] = self.positions[slot].max(position);
+    }
+
+    fn remove(&mut self, slot: usize) {
+        if self.live[slot] || self.touched_at[slot] != UNTOUCHED {
+            self.touch(slot, Outcome::Gone);
+        }
+    }
+
+    #[inline]
+    fn touch(&mut self, slot: usize, outcome: Outcome) {
+        match self.touched.get_mut(self.touched_at[slot] as usize) {
+            Some(touched) => touched.outcome = outcome,
+            None => {
+                self.touched_at[slot] = self.touched.len() as u32;
+                self.touched.push(Touched { slot: slot as u32, outcome });
+            }
+        }
+    }
+
+    /// Takes the outcomes over into the stored rows and returns the difference.
+    fn commit(&mut self, changes: &Changes) -> Result<Delta, ArrowError> {
+        self.columns.iter_mut().for_each(|c| c.grow(self.live.len()));
+        let same = self.unchanged_rows(changes);
+        let (mut old_slots, mut gone_slots) = (Vec::new(), Vec::new());
+        let (mut new_rows, mut new_slots) = (Vec::new(), Vec::new());
+        for (touched, same) in self.touched.iter().zip(&same) {
+            if *same {
+                continue;
+            }
+            if self.live[touched.slot as usize] {
+                old_slots.push(touched.slot);
+            }
+            match touched.outcome {
+                Outcome::Row(row) => {
+                    new_rows.push(row);
+                    new_slots.push(touched.slot);
+                }
+                Outcome::Gone => gone_slots.push(touched.slot),
+            }
+        }
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for (stored, changed) in self.columns.iter_mut().zip(&changes.columns) {
+            arrays.push(Column::gather([(stored, &old_slots), (changed, &new_rows)])?);
+        }
+        for (stored, changed) in self.columns.iter_mut().zip(&changes.columns) {
+            gone_slots.iter().for_each(|s| stored.unset(*s as usize));
+            new_slots.iter().zip(&new_rows).for_each(|(s, r)| stored.set_from(*s as usize, changed, *r as usize));
+        }
+        gone_slots.iter().for_each(|s| self.live[*s as usize] = false);
+        new_slots.iter().for_each(|s| self.live[*s as usize] = true);
+        self.n_live = self.n_live + new_slots.len() - old_slots.len();
+        for touched in self.touched.drain(..) {
+            self.touched_at[touched.slot as usize] = UNTOUCHED;
+        }
+        let weights = std::iter::repeat_n(-1, old_slots.len()).chain(std::iter::repeat_n(1, new_rows.len()));
+        let rows = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        Ok(Delta::new(rows, Int64Array::from_iter_values(weights)))
+    }
+
+    /// For each touched slot whether it ends as it began.
+    fn unchanged_rows(&self, changes: &Changes) -> Vec<bool> {
+        let mut same: Vec<bool> = self
+            .touched
+            .iter()
+            .map(|t| match t.outcome {
+                Outcome::Row(_) => self.live[t.slot as usize],
+                Outcome::Gone => !self.live[t.slot as usize],
+            })
+            .collect();
+        for (stored, changed) in self.columns.iter().zip(&changes.columns) {
+            for (same, touched) in same.iter_mut().zip(&self.touched) {
+                if let (true, Outcome::Row(row)) = (*same, touched.outcome) {
+                    *same = stored.same(touched.slot as usize, changed, row as usize);
+                }
+            }
+        }
+        same
+    }
+}
