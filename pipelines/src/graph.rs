@@ -16,7 +16,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{self as logical, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
-use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use datafusion::physical_expr::expressions::{Column as PhysicalColumn, Literal as PhysicalLiteral};
 
 use crate::error::OpResult;
 use crate::ops::Operator;
@@ -360,14 +360,7 @@ impl Graph {
                 })?
                 .data
         } else {
-            let mut children = Vec::new();
-            for child in plan.inputs() {
-                let id = self.compile(child)?;
-                children.push(stand_in(&self.nodes[id].schema, child.schema(), inputs.len())?);
-                inputs.push(id);
-                schemas.push(numbered(&self.nodes[id].schema));
-            }
-            plan.with_new_exprs(plan.expressions(), children)?
+            self.detach(plan, &mut inputs, &mut schemas)?
         };
         let mut by_time = false;
         rewritten.apply_with_subqueries(|node| {
@@ -379,6 +372,28 @@ impl Graph {
         let label = format!("recompute {}", kind(plan));
         let kind = NodeKind::Operator(Box::new(operator));
         Ok(self.push(inputs, kind, schema, label, Some(reason.to_owned())))
+    }
+
+    /// The plan over stand-ins for its inputs. A LIMIT takes the ORDER BY below it along, since what lies between
+    /// nodes is a set without order.
+    fn detach(
+        &mut self,
+        plan: &LogicalPlan,
+        inputs: &mut Vec<NodeId>,
+        schemas: &mut Vec<SchemaRef>,
+    ) -> OpResult<LogicalPlan> {
+        let mut children = Vec::new();
+        for child in plan.inputs() {
+            if keeps_order(plan) && has_order(child) {
+                children.push(self.detach(child, inputs, schemas)?);
+                continue;
+            }
+            let id = self.compile(child)?;
+            children.push(stand_in(&self.nodes[id].schema, child.schema(), inputs.len())?);
+            inputs.push(id);
+            schemas.push(numbered(&self.nodes[id].schema));
+        }
+        plan.with_new_exprs(plan.expressions(), children)
     }
 
     /// Why a view is recomputed in part or whole; nodes of other views do not count.
@@ -448,7 +463,12 @@ fn spec(
 ) -> OpResult<AggregateSpec> {
     let columns = args
         .iter()
-        .map(|i| Arc::new(PhysicalColumn::new(projected.field(*i).name(), *i)) as crate::ops::Expr)
+        .zip(&call.params.args)
+        .map(|(i, arg)| match unalias(arg) {
+            // Some functions want to see that an argument is a literal, string_agg its delimiter.
+            Expr::Literal(value, _) => Arc::new(PhysicalLiteral::new(value.clone())) as crate::ops::Expr,
+            _ => Arc::new(PhysicalColumn::new(projected.field(*i).name(), *i)) as crate::ops::Expr,
+        })
         .collect();
     let ignore_nulls = call.params.null_treatment == Some(logical::expr::NullTreatment::IgnoreNulls);
     let general = AggregateExprBuilder::new(Arc::clone(&call.func), columns)
@@ -465,6 +485,19 @@ fn spec(
         output,
         general,
     })
+}
+
+/// Whether a node's result depends on, or passes on, the order of its input.
+fn keeps_order(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Limit(_) | LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_))
+}
+
+fn has_order(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Sort(_) => true,
+        other if keeps_order(other) => other.inputs().into_iter().any(has_order),
+        _ => false,
+    }
 }
 
 /// Whether an expression of this very node holds a plan.

@@ -100,6 +100,7 @@ impl Program {
                 diagnostics.push(diagnostic);
             }
         }
+        diagnostics.sort_by(|a, b| (&a.path, a.line, a.column).cmp(&(&b.path, b.line, b.column)));
         if diagnostics.is_empty() { Ok(loader.finish(tables)) } else { Err(diagnostics) }
     }
 
@@ -176,7 +177,7 @@ pub(crate) fn planning_diagnostic(statement: &SqlStatement, error: &DataFusionEr
     let index = |n: u64| usize::try_from(n).unwrap_or(1);
     let message = error.strip_backtrace();
     let message = message.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ");
-    statement.diagnostic_at(index(line), index(column), message)
+    statement.diagnostic_at(index(line), index(column), message.replace("andon.erp.", ""))
 }
 
 struct Loader {
@@ -252,7 +253,7 @@ impl Loader {
         let failed = |e: DataFusionError| planning_diagnostic(source, &e);
         let plan = self.plan(wanted.query, source)?;
         let optimised = self.session.state().optimize(&plan).map_err(failed)?;
-        let schema: SchemaRef = Arc::new(plain(plan.schema().as_arrow()));
+        let schema: SchemaRef = Arc::new(plain(optimised.schema().as_arrow()));
         unique_columns(&schema, source)?;
         let key = match wanted.key {
             Some(names) => named_columns(&schema, names, source)?,

@@ -1,0 +1,5 @@
+//! Tests of the engine through its public interface.
+
+mod explain;
+mod oracle;
+mod world;
