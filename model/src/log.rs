@@ -181,6 +181,7 @@ pub trait Log: Send + Sync + std::fmt::Debug + 'static {
     async fn offsets(&self, topic: &str) -> Result<Vec<PartitionOffsets>, LogError>;
 
     /// Appends in order per partition and waits until the log has them. Returns each record's offset.
+    /// Several appends may be under way at once: they are written in the order in which they were first polled.
     async fn append(&self, records: Vec<AppendRecord>) -> Result<Vec<i64>, LogError>;
 
     /// Forgets the records of a partition before an offset.

@@ -3,10 +3,10 @@
 //! One conformance suite (`tests/it`) holds both to the same behaviour; nothing outside this module knows which of the two
 //! it runs on.
 
-//pub mod kafka;
+pub mod kafka;
 pub mod local;
 mod partitioner;
 mod selection;
 
-//pub use kafka::{KafkaLog, KafkaOptions};
+pub use kafka::{KafkaLog, KafkaOptions};
 pub use local::{LocalLog, LocalLogOptions};

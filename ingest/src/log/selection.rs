@@ -45,7 +45,8 @@ impl Selection {
 pub(crate) fn check_topic_name(topic: &str) -> Result<(), LogError> {
     const NAME_BYTES_MAX: usize = 249;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if topic.is_empty() || topic.len() > NAME_BYTES_MAX || topic == "." || topic == ".." || !topic.chars().all(allowed) {
+    if topic.is_empty() || topic.len() > NAME_BYTES_MAX || topic == "." || topic == ".." || !topic.chars().all(allowed)
+    {
         let reason =
             format!("topic name {topic:?} is not 1 to {NAME_BYTES_MAX} letters, digits, dots, dashes and underscores");
         return Err(LogError::Refused { reason });

@@ -133,6 +133,9 @@ impl std::fmt::Debug for Shared {
 #[derive(Debug)]
 pub struct LocalLog {
     shared: Arc<Shared>,
+    /// Held during an append, and given out in turn: appends under way at the same time are written in the order in which
+    /// they were begun.
+    turn: tokio::sync::Mutex<()>,
     _maintenance: Maintenance,
 }
 
@@ -160,7 +163,7 @@ impl LocalLog {
         });
         let maintenance = Maintenance::start(Arc::clone(&shared))
             .map_err(|e| LogError::Unavailable { reason: format!("no thread for maintenance: {e}") })?;
-        Ok(Arc::new(Self { shared, _maintenance: maintenance }))
+        Ok(Arc::new(Self { shared, turn: tokio::sync::Mutex::new(()), _maintenance: maintenance }))
     }
 
     /// Runs a change of the storage where blocking is allowed.
@@ -236,6 +239,7 @@ impl Log for LocalLog {
         if records.is_empty() {
             return Ok(Vec::new());
         }
+        let _turn = self.turn.lock().await;
         self.blocking(move |shared| shared.lock_writer().append(shared, records)).await
     }
 

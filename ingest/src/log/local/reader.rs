@@ -78,7 +78,13 @@ impl LocalReader {
         let wanted = self.start.get(&topic.name, partition.number).unwrap_or(earliest);
         let position = if (earliest..=end).contains(&wanted) { wanted } else { earliest };
         if position != wanted {
-            warn!(topic = &*topic.name, partition = partition.number, wanted, position, "start offset is no longer there");
+            warn!(
+                topic = &*topic.name,
+                partition = partition.number,
+                wanted,
+                position,
+                "start offset is no longer there"
+            );
             counter!("log_start_offsets_missing_total", "log" => "local").increment(1);
         }
         Cursor { topic: Arc::clone(topic), partition: Arc::clone(partition), position, aligned: false }

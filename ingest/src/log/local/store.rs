@@ -80,7 +80,8 @@ impl Store {
                 }
                 other => unreadable(&place, other),
             })?;
-        let small = |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(SMALL_MEMTABLE_BYTES));
+        let small =
+            |name| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(SMALL_MEMTABLE_BYTES));
         let open = || -> fjall::Result<(fjall::Keyspace, Self)> {
             let blocks = db.keyspace("blocks", || {
                 KeyspaceCreateOptions::default().max_memtable_size(BLOCKS_MEMTABLE_BYTES).with_kv_separation(Some(

@@ -229,11 +229,7 @@ impl Writer {
             return Ok(());
         }
         // Readers stop at once; the space comes back after.
-        shared
-            .store
-            .partitions
-            .insert(partition.key, bounds_value(before_offset, end))
-            .map_err(storage_error)?;
+        shared.store.partitions.insert(partition.key, bounds_value(before_offset, end)).map_err(storage_error)?;
         partition.earliest.store(before_offset, Ordering::Release);
         shared.unsynced.store(true, Ordering::Release);
         self.remove_before(shared, &topic, partition, before_offset)
