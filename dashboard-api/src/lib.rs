@@ -18,6 +18,8 @@
 mod auth;
 mod config;
 mod error;
+#[cfg(test)]
+mod fixtures;
 mod hub;
 mod outbox;
 mod problem;

@@ -314,3 +314,6 @@ impl Drop for Session {
         self.end_subscriptions();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@
 
 pub(crate) mod alerts;
 pub(crate) mod channel;
+#[cfg(test)]
+mod property;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod tail;
@@ -119,7 +121,7 @@ impl Hub {
         self.is_loaded.load(Ordering::Acquire)
     }
 
-    fn set_loaded(&self) {
+    pub(crate) fn set_loaded(&self) {
         self.is_loaded.store(true, Ordering::Release);
     }
 

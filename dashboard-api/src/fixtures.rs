@@ -1,0 +1,93 @@
+//! What the unit tests of several modules share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use model::clock::SystemClock;
+use model::view::{EpochMark, ViewColumn};
+use model::{LogBatch, Record, ViewInfo, ViewKind, topics};
+use serde_json::Value;
+
+use crate::auth::Auth;
+use crate::config::{ApiConfig, AuthMode};
+use crate::hub::Hub;
+use crate::hub::tail::Tail;
+use crate::outbox::{Next, Outbox};
+use crate::protocol::Disconnect;
+use crate::session::SessionContext;
+
+pub(crate) const SECRET: &str = "a secret of the tests, long enough";
+
+/// A configuration that lets anybody in.
+pub(crate) fn open_config() -> ApiConfig {
+    let mut config = ApiConfig::default();
+    config.auth.mode = AuthMode::Anonymous;
+    config.auth.jwt_secret = Some(SECRET.to_owned());
+    config
+}
+
+/// A hub and what sessions need.
+pub(crate) fn context(config: &ApiConfig) -> (Arc<Hub>, Arc<SessionContext>) {
+    let hub = Arc::new(Hub::new(&config.limits));
+    let auth = Arc::new(Auth::new(&config.auth, Arc::new(SystemClock)));
+    let context = SessionContext::new(Arc::clone(&hub), auth, config.limits.clone(), config.heartbeat.clone());
+    (hub, Arc::new(context))
+}
+
+pub(crate) fn tail(hub: &Arc<Hub>) -> Tail {
+    Tail::new(Arc::clone(hub), Arc::new(SystemClock))
+}
+
+/// A token with these claims.
+pub(crate) fn token(claims: &Value) -> String {
+    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("claims are JSON")
+}
+
+/// A view with the key column `id` and the column `n`.
+pub(crate) fn view_info(name: &str) -> ViewInfo {
+    let column = |name: &str| ViewColumn { name: name.to_owned(), data_type: "Int64".to_owned(), nullable: true };
+    ViewInfo {
+        name: name.to_owned(),
+        kind: ViewKind::View,
+        topic: topics::view(name),
+        columns: vec![column("id"), column("n")],
+        key: vec!["id".to_owned()],
+        description: None,
+        sql: format!("CREATE MATERIALIZED VIEW {name} AS SELECT id, n FROM t"),
+        empty_inputs: vec![],
+        maintenance: "incremental".to_owned(),
+    }
+}
+
+/// A batch of records: key, value and mark each, from `first_offset` on.
+pub(crate) fn batch(topic: &str, records: Vec<(String, Option<String>, Option<EpochMark>)>) -> LogBatch {
+    let record = |(offset, (key, value, mark)): (usize, (String, Option<String>, Option<EpochMark>))| Record {
+        offset: i64::try_from(offset).expect("few records"),
+        timestamp_ms: 0,
+        key: Some(Bytes::from(key)),
+        value: value.map(Bytes::from),
+        headers: mark.map(EpochMark::to_headers).unwrap_or_default(),
+    };
+    LogBatch { topic: topic.into(), partition: 0, records: records.into_iter().enumerate().map(record).collect() }
+}
+
+/// A batch with the catalog's entry of a view.
+pub(crate) fn catalog(info: &ViewInfo) -> LogBatch {
+    let json = serde_json::to_string(info).expect("JSON");
+    batch(topics::CATALOG, vec![(info.name.clone(), Some(json), None)])
+}
+
+/// Takes the messages that wait in an outbox, and why it closes if it does.
+pub(crate) fn drain(outbox: &Outbox) -> (Vec<String>, Option<Disconnect>) {
+    let mut messages = Vec::new();
+    loop {
+        match outbox.try_next() {
+            Some(Next::Write(lines)) => {
+                messages.extend(lines.iter().map(|l| String::from_utf8(l.parts().concat()).expect("UTF-8")));
+            }
+            Some(Next::Close(disconnect)) => return (messages, Some(disconnect)),
+            None => return (messages, None),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The hub's conscience: whatever epochs come, and whoever joins, leaves and recovers meanwhile, every client ends
+//! with exactly the view's rows, and sees every publication once and in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use model::view::EpochMark;
+use model::{ViewInfo, topics};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use crate::fixtures::{batch, catalog, context, drain, open_config, tail, view_info};
+use crate::session::{Session, SessionContext};
+
+const CLIENTS: usize = 3;
+type Rows = BTreeMap<String, Value>;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// An epoch with these rows written (`Some`) or deleted, its records in batches of this many.
+    Epoch { changes: Vec<(u8, Option<u16>)>, batch_size: usize, is_marked: bool },
+    /// The client connects, from where it was if it was there before.
+    Join(usize),
+    /// The client's connection is cut, with what was under way to it.
+    Leave(usize),
+    /// The client reads what has come.
+    Read(usize),
+    /// The view is declared anew.
+    Redeclare,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let change = (0..12_u8, proptest::option::weighted(0.7, any::<u16>()));
+    let epoch = (proptest::collection::vec(change, 1..6), 1..4_usize, proptest::bool::weighted(0.9));
+    let step = prop_oneof![
+        8 => epoch.prop_map(|(changes, batch_size, is_marked)| Step::Epoch { changes, batch_size, is_marked }),
+        3 => (0..CLIENTS).prop_map(Step::Join),
+        2 => (0..CLIENTS).prop_map(Step::Leave),
+        3 => (0..CLIENTS).prop_map(Step::Read),
+        1 => Just(Step::Redeclare),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+/// What a client library and its application keep.
+#[derive(Default)]
+struct Client {
+    session: Option<Session>,
+    rows: Rows,
+    position: Option<(String, u64)>,
+}
+
+impl Client {
+    fn join(&mut self, context: &Arc<SessionContext>) {
+        let mut session = Session::new(Arc::clone(context));
+        session.on_frame(r#"{"id":1,"connect":{}}"#);
+        self.session = Some(session);
+        self.subscribe();
+    }
+
+    fn subscribe(&mut self) {
+        let mut request = serde_json::json!({"id": 2, "subscribe": {"channel": "view:v"}});
+        if let Some((epoch, offset)) = &self.position {
+            let subscribe = request["subscribe"].as_object_mut().expect("an object");
+            subscribe.insert("recover".to_owned(), true.into());
+            subscribe.insert("epoch".to_owned(), epoch.clone().into());
+            subscribe.insert("offset".to_owned(), (*offset).into());
+        }
+        let session = self.session.as_mut().expect("connected");
+        session.on_frame(&request.to_string());
+    }
+
+    fn read(&mut self) {
+        loop {
+            let Some(session) = &self.session else { return };
+            let (messages, closing) = drain(session.outbox());
+            assert_eq!(closing, None, "nothing here is a reason to close");
+            if messages.is_empty() {
+                return;
+            }
+            for message in messages {
+                self.on_message(&serde_json::from_str(&message).expect("JSON"));
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: &Value) {
+        assert_eq!(message.get("error"), None, "{message}");
+        let reply = &message["subscribe"];
+        let push = &message["push"];
+        if reply.is_object() {
+            let offset = reply["offset"].as_u64().unwrap_or(0);
+            self.position = Some((reply["epoch"].as_str().expect("an epoch").to_owned(), offset));
+            if reply["recovered"] == true {
+                let publications = reply["publications"].as_array().expect("a list");
+                publications.iter().for_each(|publication| self.on_publication(publication));
+            } else {
+                let rows = reply["data"]["rows"].as_array().expect("a snapshot");
+                self.rows = rows.iter().map(|row| (row["id"].to_string(), row.clone())).collect();
+            }
+        } else if push["pub"].is_object() {
+            self.on_publication(&push["pub"]);
+        } else if push["unsubscribe"].is_object() {
+            assert_eq!(push["unsubscribe"]["code"], 2500);
+            self.subscribe();
+        }
+    }
+
+    fn on_publication(&mut self, publication: &Value) {
+        let (_, offset) = self.position.as_mut().expect("subscribed");
+        *offset += 1;
+        assert_eq!(publication["offset"], *offset, "every publication once and in order");
+        for change in publication["data"]["changes"].as_array().expect("changes") {
+            let id = change["key"]["id"].to_string();
+            match &change["row"] {
+                Value::Null => self.rows.remove(&id),
+                row => self.rows.insert(id, row.clone()),
+            };
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_client_ends_with_the_views_rows(steps in steps()) {
+        let mut config = open_config();
+        config.limits.history_size = 4;
+        config.limits.history_bytes = 400;
+        let (hub, context) = context(&config);
+        let mut tail = tail(&hub);
+        let mut info = view_info("v");
+        tail.apply(&catalog(&info));
+        hub.set_loaded();
+        let mut truth = Rows::new();
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::default()).collect();
+        for (step_idx, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Join(n) if clients[n].session.is_none() => clients[n].join(&context),
+                Step::Join(n) | Step::Read(n) => clients[n].read(),
+                Step::Leave(n) => clients[n].session = None,
+                Step::Redeclare => {
+                    info = ViewInfo { sql: format!("{} -- {step_idx}", info.sql), ..info };
+                    tail.apply(&catalog(&info));
+                }
+                Step::Epoch { changes, batch_size, is_marked } => {
+                    let n_changes = changes.len();
+                    let records: Vec<_> = changes.into_iter().enumerate().map(|(n, (id, value))| {
+                        let row = value.map(|n| serde_json::json!({"id": id, "n": n}));
+                        match &row {
+                            Some(row) => truth.insert(id.to_string(), row.clone()),
+                            None => truth.remove(&id.to_string()),
+                        };
+                        let mark = EpochMark { epoch: step_idx as u64, as_of_ms: 0, last: n + 1 == n_changes };
+                        (format!(r#"{{"id":{id}}}"#), row.map(|r| r.to_string()), is_marked.then_some(mark))
+                    }).collect();
+                    for records in records.chunks(batch_size) {
+                        tail.apply(&batch(&topics::view("v"), records.to_vec()));
+                    }
+                }
+            }
+        }
+        for client in &mut clients {
+            client.read();
+            if client.session.is_none() {
+                client.join(&context);
+                client.read();
+            }
+            prop_assert_eq!(&client.rows, &truth);
+        }
+    }
+}
