@@ -57,26 +57,28 @@ function Board() {
     );
   }
   return (
-    <main className={styles.board}>
+    <main className={styles.main}>
       <div className={styles.banners}>
         <Banner />
         {signIn !== 'not_needed' && <SignInPanel />}
       </div>
-      <div className={styles.alerts}>
-        <AlertList narrow={narrow} />
-      </div>
-      <section className={styles.figures} aria-labelledby="kpis-title">
-        <h2 id="kpis-title" className={styles.hidden}>
-          {m.kpis}
-        </h2>
-        <ul className={styles.tiles}>
-          {TILES.map((spec) => (
-            <KpiTile key={spec.id} spec={spec} />
-          ))}
-        </ul>
-      </section>
-      <div className={styles.chart}>
-        <SalesChart />
+      <div className={styles.board}>
+        <div className={styles.alerts}>
+          <AlertList narrow={narrow} />
+        </div>
+        <section className={styles.figures} aria-labelledby="kpis-title">
+          <h2 id="kpis-title" className={styles.hidden}>
+            {m.kpis}
+          </h2>
+          <ul className={styles.tiles}>
+            {TILES.map((spec) => (
+              <KpiTile key={spec.id} spec={spec} />
+            ))}
+          </ul>
+        </section>
+        <div className={styles.chart}>
+          <SalesChart />
+        </div>
       </div>
     </main>
   );

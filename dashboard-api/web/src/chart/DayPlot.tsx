@@ -61,6 +61,7 @@ function optionsFor(
       {
         ...axis(soft, null, f),
         space: 64,
+        size: 30,
         values: (_plot, splits) => splits.map((at) => f.dayShort(isoDay(at))),
       },
       {

@@ -29,7 +29,9 @@ export function SalesChart() {
         <h2 id="chart-title" className={styles.title}>
           {m.chartTitle}
         </h2>
-        <span className={styles.range}>{first && last && m.chartRange(f.day(first), f.day(last))}</span>
+        <span className={styles.range}>
+          {first && last && m.chartRange(f.dayShort(first), f.dayShort(last))}
+        </span>
         <StaleBadge />
         <fieldset className={styles.switch}>
           <legend className={styles.hidden}>{m.chartOrTable}</legend>

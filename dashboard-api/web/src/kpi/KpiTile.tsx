@@ -1,6 +1,6 @@
 /** One live number: value, unit, comparison, course, data time, and the way to its definition. */
 import { CircleHelp, TrendingDown, TrendingUp, TriangleAlert } from 'lucide-react';
-import { useState } from 'react';
+import { type CSSProperties, useState } from 'react';
 import { dailySeries, drawn } from '../chart/series';
 import { approximate, decimal, NO_VALUE } from '../format/format';
 import { useBoard, useBoardAt } from '../live/context';
@@ -32,7 +32,10 @@ export function KpiTile({ spec }: { spec: TileSpec }) {
   return (
     <li className={classes.filter(Boolean).join(' ')} data-testid={`tile-${spec.id}`}>
       <div className={styles.head}>
-        <h3 className={styles.title}>{title}</h3>
+        <h3 className={styles.title}>
+          {title}
+          {spec.unitName && <span className={styles.unit}> {m.unit[spec.unitName]}</span>}
+        </h3>
         <button
           type="button"
           className={styles.why}
@@ -64,6 +67,7 @@ export function KpiTile({ spec }: { spec: TileSpec }) {
       <p className={styles.foot}>
         <AsOf />
         <StaleBadge />
+        {view && <Trend spec={spec} view={view} />}
       </p>
       {why && <WhyDialog spec={spec} onClose={() => setWhy(false)} />}
     </li>
@@ -80,25 +84,33 @@ function Figure({ spec, view }: { spec: TileSpec; view: ViewState }) {
   const { m, f } = useTexts();
   const row = firstRow(view.rows);
   const text = f.number(row?.[spec.column], spec.unit);
-  const before = approximate(view.samples.at(-2)?.[spec.column]);
-  const now = approximate(row?.[spec.column]);
-  const direction = before === null || now === null || before === now ? null : now > before ? 'up' : 'down';
   // The key renews the element, and with it the flash, whenever this number (not just its view) has changed.
   const flashKey = decimal(row?.[spec.column]) ?? 'none';
   return (
     <div className={styles.figure}>
       {view.changes > 0 && <span key={flashKey} className={styles.flash} aria-hidden="true" />}
-      <p className={styles.value} data-testid="value">
+      <p className={styles.value} style={{ '--chars': text.length } as CSSProperties} data-testid="value">
         {text === NO_VALUE ? <span title={m.noValue}>{NO_VALUE}</span> : text}
-        {spec.unitName && <span className={styles.unit}> {m.unit[spec.unitName]}</span>}
       </p>
-      {direction === 'up' && (
-        <TrendingUp className={styles.trend} size={18} role="img" aria-label={m.higher} />
-      )}
-      {direction === 'down' && (
-        <TrendingDown className={styles.trend} size={18} role="img" aria-label={m.lower} />
-      )}
     </div>
+  );
+}
+
+/** Which way the number went with the last change of its view. */
+function Trend({ spec, view }: { spec: TileSpec; view: ViewState }) {
+  const { m } = useTexts();
+  const before = approximate(view.samples.at(-2)?.[spec.column]);
+  const now = approximate(firstRow(view.rows)?.[spec.column]);
+  const direction = before === null || now === null || before === now ? null : now > before ? 'up' : 'down';
+  if (direction === null) return null;
+  const Icon = direction === 'up' ? TrendingUp : TrendingDown;
+  return (
+    <Icon
+      className={styles.trend}
+      size={16}
+      role="img"
+      aria-label={direction === 'up' ? m.higher : m.lower}
+    />
   );
 }
 

@@ -74,7 +74,6 @@ export const TILES: readonly TileSpec[] = [
     view: 'kpi_sales_today',
     column: 'units_sold',
     unit: 'quantity',
-    unitName: 'units',
     compare: versusYesterday('units_sold', 'quantity'),
     daily: 'units_sold',
   },
@@ -83,7 +82,6 @@ export const TILES: readonly TileSpec[] = [
     view: 'kpi_order_intake_today',
     column: 'orders',
     unit: 'count',
-    unitName: 'orders',
     compare: versusYesterday('orders', 'count'),
   },
   {
@@ -91,7 +89,6 @@ export const TILES: readonly TileSpec[] = [
     view: 'kpi_open_orders',
     column: 'orders',
     unit: 'count',
-    unitName: 'orders',
     compare: attentionWhen(
       'older_than_14_days',
       about('older_than_14_days', 'count', (m, value) => m.olderThan14(value)),
@@ -109,7 +106,6 @@ export const TILES: readonly TileSpec[] = [
     view: 'kpi_production',
     column: 'late_orders',
     unit: 'count',
-    unitName: 'orders',
     compare: attentionWhen(
       'late_orders',
       about('open_orders', 'count', (m, value) => m.ofOpen(value)),
@@ -138,11 +134,7 @@ export const TILES: readonly TileSpec[] = [
     view: 'kpi_stock',
     column: 'items_out_of_stock',
     unit: 'count',
-    unitName: 'items',
-    compare: attentionWhen(
-      'items_out_of_stock',
-      about('items_in_stock', 'count', (m, value) => m.itemsInStock(value)),
-    ),
+    compare: about('items_in_stock', 'count', (m, value) => m.itemsInStock(value)),
   },
   {
     id: 'overdue',
