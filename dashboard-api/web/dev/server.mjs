@@ -31,12 +31,14 @@ class Channel {
   subscribe(request) {
     const position = { recoverable: true, positioned: true, epoch: this.epoch };
     if (request.recover) {
-      const missed = this.history.filter((pub) => pub.offset > request.offset);
-      const whole = request.epoch === this.epoch && missed.length === this.offset - request.offset;
+      // The client leaves a zero out.
+      const since = request.offset ?? 0;
+      const missed = this.history.filter((pub) => pub.offset > since);
+      const whole = request.epoch === this.epoch && missed.length === this.offset - since;
       if (whole) {
         return {
           ...position,
-          offset: request.offset,
+          offset: since,
           recovered: true,
           was_recovering: true,
           publications: missed,
@@ -52,7 +54,10 @@ class Channel {
   }
 }
 
-/** Starts a server on a port (0: any free one). `channels` maps a name to a `Channel`. */
+/**
+ * Starts a server on a port (0: any free one). `channels` maps a name to a `Channel`; a null session asks for a token.
+ * @param {{port?: number, channels?: Map<string, Channel>, session?: null | {token: string | null, user: string | null, mode: string}, views?: object[]}} options
+ */
 export async function startDevServer({
   port = 0,
   channels = new Map(),
