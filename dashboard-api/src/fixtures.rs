@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use model::clock::SystemClock;
-use model::view::{EpochMark, ViewColumn};
+use model::view::{EngineStatus, EpochMark, ViewColumn};
 use model::{LogBatch, Record, ViewInfo, ViewKind, topics};
 use serde_json::Value;
 
@@ -36,6 +36,11 @@ pub(crate) fn context(config: &ApiConfig) -> (Arc<Hub>, Arc<SessionContext>) {
 
 pub(crate) fn tail(hub: &Arc<Hub>) -> Tail {
     Tail::new(Arc::clone(hub), Arc::new(SystemClock))
+}
+
+/// Applies a batch.
+pub(crate) fn feed(tail: &mut Tail, batch: LogBatch) {
+    tail.apply(&batch.topic, &batch.records);
 }
 
 /// A token with these claims.
@@ -76,6 +81,22 @@ pub(crate) fn batch(topic: &str, records: Vec<(String, Option<String>, Option<Ep
 pub(crate) fn catalog(info: &ViewInfo) -> LogBatch {
     let json = serde_json::to_string(info).expect("JSON");
     batch(topics::CATALOG, vec![(info.name.clone(), Some(json), None)])
+}
+
+/// A batch with a report of a live engine.
+pub(crate) fn status(epoch: u64) -> LogBatch {
+    let status = EngineStatus {
+        epoch,
+        as_of_ms: 1,
+        written_at_ms: 1,
+        event_time_ms: None,
+        records_read: 1,
+        lag_records: Some(0),
+        dead_letters: 0,
+        phase: "live".to_owned(),
+    };
+    let json = serde_json::to_string(&status).expect("JSON");
+    batch(topics::STATUS, vec![("engine".to_owned(), Some(json), None)])
 }
 
 /// Takes the messages that wait in an outbox, and why it closes if it does.

@@ -9,7 +9,7 @@ use model::{ViewInfo, topics};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::fixtures::{batch, catalog, context, drain, open_config, tail, view_info};
+use crate::fixtures::{batch, catalog, context, drain, feed, open_config, status, tail, view_info};
 use crate::session::{Session, SessionContext};
 
 const CLIENTS: usize = 3;
@@ -27,6 +27,8 @@ enum Step {
     Read(usize),
     /// The view is declared anew.
     Redeclare,
+    /// An epoch that its engine did not live to end: the truth has its row.
+    Torn(u8, u16),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -38,6 +40,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0..CLIENTS).prop_map(Step::Leave),
         3 => (0..CLIENTS).prop_map(Step::Read),
         1 => Just(Step::Redeclare),
+        1 => (0..12_u8, any::<u16>()).prop_map(|(id, n)| Step::Torn(id, n)),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -131,7 +134,7 @@ proptest! {
         let (hub, context) = context(&config);
         let mut tail = tail(&hub);
         let mut info = view_info("v");
-        tail.apply(&catalog(&info));
+        feed(&mut tail, catalog(&info));
         hub.set_loaded();
         let mut truth = Rows::new();
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::default()).collect();
@@ -142,7 +145,14 @@ proptest! {
                 Step::Leave(n) => clients[n].session = None,
                 Step::Redeclare => {
                     info = ViewInfo { sql: format!("{} -- {step_idx}", info.sql), ..info };
-                    tail.apply(&catalog(&info));
+                    feed(&mut tail, catalog(&info));
+                }
+                Step::Torn(id, n) => {
+                    let row = serde_json::json!({"id": id, "n": n});
+                    truth.insert(id.to_string(), row.clone());
+                    let mark = EpochMark { epoch: step_idx as u64, as_of_ms: 0, last: false };
+                    let record = (format!(r#"{{"id":{id}}}"#), Some(row.to_string()), Some(mark));
+                    feed(&mut tail, batch(&topics::view("v"), vec![record]));
                 }
                 Step::Epoch { changes, batch_size, is_marked } => {
                     let n_changes = changes.len();
@@ -156,11 +166,12 @@ proptest! {
                         (format!(r#"{{"id":{id}}}"#), row.map(|r| r.to_string()), is_marked.then_some(mark))
                     }).collect();
                     for records in records.chunks(batch_size) {
-                        tail.apply(&batch(&topics::view("v"), records.to_vec()));
+                        feed(&mut tail, batch(&topics::view("v"), records.to_vec()));
                     }
                 }
             }
         }
+        feed(&mut tail, status(1_000));
         for client in &mut clients {
             client.read();
             if client.session.is_none() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use metrics::{counter, histogram};
 use model::view::EpochMark;
-use model::{Clock, Log, LogBatch, LogError, Offsets, PollLimit, Record, TopicSelector, ViewInfo, ViewKind, topics};
+use model::{Clock, Log, LogError, Offsets, PollLimit, Record, TopicSelector, ViewInfo, ViewKind, topics};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,11 @@ const VIEW_PATTERN: &str = r"andon\.view\..+";
 const POLL: PollLimit = PollLimit { max_records: 8_192, max_bytes: 8 << 20, wait: Duration::from_millis(500) };
 /// While loading, so many polls in a row without a record mean that the end is reached: some logs count entries
 /// that are not records.
-const IDLE_POLLS_AT_END: usize = 2;
+const IDLE_POLLS_AT_END: usize = 50;
+/// How long one such poll waits.
+const LOADING_WAIT: Duration = Duration::from_millis(100);
+/// Records that are applied before other tasks get their turn.
+const RECORDS_PER_TURN: usize = 256;
 
 /// Follows the log until `shutdown`.
 ///
@@ -62,14 +66,17 @@ async fn follow(hub: Arc<Hub>, log: Arc<dyn Log>, clock: Arc<dyn Clock>) -> Resu
         }
         let batches = match hub.is_loaded() {
             true => reader.poll(POLL).await?,
-            false => reader.poll(PollLimit { wait: Duration::from_millis(100), ..POLL }).await?,
+            false => reader.poll(PollLimit { wait: LOADING_WAIT, ..POLL }).await?,
         };
         idle_polls = if batches.is_empty() { idle_polls + 1 } else { 0 };
         for batch in batches {
             if !hub.is_loaded() {
                 at.set(&batch.topic, batch.partition, batch.next_offset());
             }
-            tail.apply(&batch);
+            for records in batch.records.chunks(RECORDS_PER_TURN) {
+                tail.apply(&batch.topic, records);
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
@@ -114,27 +121,22 @@ impl Tail {
         Self { hub, clock, views: HashMap::new() }
     }
 
-    /// Applies the records of a batch in order. A record of a wrong form is counted, logged and left out.
-    pub(crate) fn apply(&mut self, batch: &LogBatch) {
+    /// Applies consecutive records of a topic. A record of a wrong form is counted, logged and left out.
+    pub(crate) fn apply(&mut self, topic: &str, records: &[Record]) {
         let publish = self.hub.is_loaded();
-        for record in &batch.records {
-            let applied = match &*batch.topic {
+        for record in records {
+            let applied = match topic {
                 topics::CATALOG => self.apply_catalog(record),
                 topics::ALERTS => self.apply_alert(record, publish),
                 topics::STATUS => self.apply_status(record, publish),
-                topic => self.apply_row(topic, record, publish),
+                _ => self.apply_row(topic, record, publish),
             };
             if let Err(reason) = applied {
-                counter!("api_invalid_records_total", "topic" => batch.topic.to_string()).increment(1);
-                tracing::warn!(
-                    topic = &*batch.topic,
-                    offset = record.offset,
-                    reason,
-                    "left out a record of a wrong form"
-                );
+                counter!("api_invalid_records_total", "topic" => topic.to_owned()).increment(1);
+                tracing::warn!(topic, offset = record.offset, reason, "left out a record of a wrong form");
             }
         }
-        if publish && let Some(last) = batch.records.last() {
+        if publish && let Some(last) = records.last() {
             let delay_ms = self.clock.now_us() / 1000 - last.timestamp_ms;
             if let Ok(delay_ms) = u32::try_from(delay_ms) {
                 histogram!("api_publish_delay_seconds").record(f64::from(delay_ms) / 1000.0);
@@ -172,7 +174,7 @@ impl Tail {
         applied
     }
 
-    fn apply_status(&self, record: &Record, publish: bool) -> Result<(), String> {
+    fn apply_status(&mut self, record: &Record, publish: bool) -> Result<(), String> {
         let Some(value) = &record.value else { return Ok(()) };
         let mut applied = Ok(());
         self.hub.status().update(|status| match status.apply(value, publish) {
@@ -182,7 +184,21 @@ impl Tail {
                 Effect::Nothing
             }
         });
+        self.end_epochs_before(
+            self.hub.status().read(|status, _, _| status.last().map_or(0, |last| last.epoch)),
+            publish,
+        );
         applied
+    }
+
+    /// An engine that died within an epoch leaves it without an end; its successor goes on with a later one. Should the
+    /// rest only be under way, then the epoch comes as two publications, which ends in the same rows.
+    fn end_epochs_before(&mut self, epoch: u64, publish: bool) {
+        for view in self.views.values_mut() {
+            if let Some(left) = view.collector.end_before(epoch) {
+                view.channel.update(|content| content.apply(left, publish));
+            }
+        }
     }
 
     fn apply_row(&mut self, topic: &str, record: &Record, publish: bool) -> Result<(), String> {

@@ -181,6 +181,11 @@ impl EpochCollector {
             complete.extend(self.open.take());
         }
     }
+
+    /// Ends an epoch that is known to be over since a later one is.
+    pub(crate) fn end_before(&mut self, epoch: u64) -> Option<ViewEpoch> {
+        self.open.take_if(|open| open.epoch < epoch)
+    }
 }
 
 /// A kept view as its readers see it.

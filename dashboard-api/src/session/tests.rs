@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::config::{ApiConfig, AuthMode};
-use crate::fixtures::{batch, catalog, context, drain, open_config, tail, token, view_info};
+use crate::fixtures::{batch, catalog, context, drain, feed, open_config, status, tail, token, view_info};
 use crate::hub::Hub;
 use crate::session::Session;
 
@@ -18,14 +18,12 @@ use crate::session::Session;
 fn fed(config: &ApiConfig) -> (Arc<Hub>, Session) {
     let (hub, context) = context(config);
     let mut tail = tail(&hub);
-    tail.apply(&catalog(&view_info("v")));
-    let status = json!({"epoch": 1, "as_of_ms": 1, "written_at_ms": 1, "event_time_ms": null, "records_read": 1,
-        "lag_records": 0, "dead_letters": 0, "phase": "live"});
-    tail.apply(&batch(topics::STATUS, vec![("engine".to_owned(), Some(status.to_string()), None)]));
+    feed(&mut tail, catalog(&view_info("v")));
+    feed(&mut tail, status(1));
     hub.set_loaded();
     let mark = EpochMark { epoch: 1, as_of_ms: 5, last: true };
     let row = (r#"{"id":1}"#.to_owned(), Some(r#"{"id":1,"n":2}"#.to_owned()), Some(mark));
-    tail.apply(&batch(&topics::view("v"), vec![row]));
+    feed(&mut tail, batch(&topics::view("v"), vec![row]));
     (hub, Session::new(context))
 }
 

@@ -165,7 +165,7 @@ async fn write(mut sink: SplitSink<WebSocket, Message>, outbox: &Outbox, write_t
                     tracing::error!("a message is not UTF-8");
                     continue;
                 };
-                counter!("api_sent_bytes").increment(message.len() as u64);
+                counter!("api_sent_bytes_total").increment(message.len() as u64);
                 let is_written = tokio::select! {
                     written = timeout(write_timeout, sink.send(Message::Text(message))) => matches!(written, Ok(Ok(()))),
                     // The reader is too slow: stop waiting for it. The frame begun is finished before the close frame.
