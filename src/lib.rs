@@ -1,0 +1,28 @@
+//! The one binary of Andon, as a library, so that benchmarks and tests drive the same wiring as the command line.
+//!
+//! - [`cli`]: the commands and their exit codes;
+//! - [`config`]: what a configuration file may say, and its validation;
+//! - [`shipped`]: the source packs, views, rules and the demo capture that travel inside the binary;
+//! - [`program`]: SQL files → a planned [`pipelines::Program`];
+//! - [`clock`]: business time that follows the data;
+//! - [`node`]: the stages wired over one log, and their shutdown;
+//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`]: one module per command;
+//! - [`output`]: query results as CSV, JSON or a table;
+//! - [`telemetry`]: logs and metrics.
+
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod demo;
+mod error;
+pub mod node;
+pub mod output;
+pub mod program;
+pub mod query;
+pub mod replay;
+pub mod serve;
+pub mod shipped;
+pub mod telemetry;
+
+pub use error::{BoxError, Error};
