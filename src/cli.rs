@@ -121,7 +121,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         match cli.command {
             Command::Demo(options) => demo::run(options).await,
             Command::Serve(options) => serve::run(options, serve.unwrap_or_default()).await,
-            Command::Check(options) => check::run(&options).await,
+            Command::Check(options) => check::run(&options),
             Command::Replay(options) => replay::run(options).await,
             Command::Query(options) => query::run(options).await,
         }

@@ -1,8 +1,7 @@
 //! Business time that follows the data: the `stream` clock of the demo and of captures.
 //!
-//! The engine asks a [`model::Clock`] what time it is. With the `stream` clock that is the newest event time seen in
-//! the sources, moved on just before the epoch that carries it is handed to the engine. It never goes back by itself;
-//! a demo that starts its capture over tells it to ([`StreamClock::restart`]).
+//! The engine moves its stream clock to the newest event time it has seen, and never back. A demo that starts its
+//! capture over has to turn it back once; that happens here, when the first epoch of the new round is read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,26 +18,31 @@ use crate::BoxError;
 #[derive(Debug, Clone, Default)]
 pub struct StreamClock {
     clock: ManualClock,
-    may_go_back: Arc<AtomicBool>,
+    restarts: Arc<AtomicBool>,
 }
 
 impl StreamClock {
-    /// A clock that stands at `now_us` until the first event.
-    pub fn at(now_us: i64) -> Self {
-        Self { clock: ManualClock::at(now_us), may_go_back: Arc::default() }
+    /// The clock as the engine moves it.
+    pub fn manual(&self) -> ManualClock {
+        self.clock.clone()
     }
 
-    /// Takes over an event time.
-    fn observe(&self, event_time_us: i64) {
-        let may_go_back = self.may_go_back.swap(false, Ordering::SeqCst);
-        if may_go_back || event_time_us > self.clock.now_us() {
+    /// Moves forward to an event time; an earlier one changes nothing.
+    pub fn observe(&self, event_time_us: i64) {
+        if event_time_us > self.clock.now_us() {
             self.clock.set(event_time_us);
         }
     }
 
-    /// The next event time sets the clock even if it is earlier than the current one.
+    /// The next event time that is read sets the clock even if it is earlier.
     pub fn restart(&self) {
-        self.may_go_back.store(true, Ordering::SeqCst);
+        self.restarts.store(true, Ordering::SeqCst);
+    }
+
+    fn restart_at(&self, event_time_us: i64) {
+        if self.restarts.swap(false, Ordering::SeqCst) {
+            self.clock.set(event_time_us);
+        }
     }
 }
 
@@ -48,7 +52,7 @@ impl Clock for StreamClock {
     }
 }
 
-/// An epoch source that moves a [`StreamClock`] and tells how far it has been read.
+/// An epoch source that turns a [`StreamClock`] back when asked to, and tells how far it has been read.
 pub struct ObservedSource {
     inner: Box<dyn EpochSource>,
     clock: Option<StreamClock>,
@@ -62,8 +66,7 @@ impl std::fmt::Debug for ObservedSource {
 }
 
 impl ObservedSource {
-    /// Wraps `inner`. The receiver tells the offsets of the epochs that the engine has finished: an epoch counts as
-    /// finished when the next one is asked for.
+    /// Wraps `inner`. The receiver tells the offsets of the epochs handed out so far.
     pub fn new(inner: Box<dyn EpochSource>, clock: Option<StreamClock>) -> (Self, watch::Receiver<Offsets>) {
         let (offsets, seen) = watch::channel(Offsets::default());
         (Self { inner, clock, offsets }, seen)
@@ -77,7 +80,7 @@ impl EpochSource for ObservedSource {
         if let (Some(clock), Some(event_time_us)) =
             (&self.clock, epoch.as_ref().and_then(|e| e.max_event_time_us))
         {
-            clock.observe(event_time_us);
+            clock.restart_at(event_time_us);
         }
         if let Some(epoch) = &epoch {
             self.offsets.send_modify(|at| at.merge(&epoch.offsets));
@@ -104,13 +107,14 @@ mod tests {
 
     #[test]
     fn stream_time_goes_back_only_when_told_to() {
-        let clock = StreamClock::at(0);
+        let clock = StreamClock::default();
         clock.observe(10);
         clock.observe(5);
+        clock.restart_at(5);
         assert_eq!(clock.now_us(), 10);
         clock.restart();
-        clock.observe(5);
-        clock.observe(3);
+        clock.restart_at(5);
+        clock.restart_at(3);
         assert_eq!(clock.now_us(), 5);
     }
 }

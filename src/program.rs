@@ -1,0 +1,118 @@
+//! From SQL files to a planned program, with every message of every file at once.
+
+use std::path::Path;
+
+use alerting::Rule;
+use model::{SourceTable, SqlFile};
+use pipelines::{Program, RuleQuery};
+
+use crate::config::Config;
+use crate::{Error, shipped};
+
+/// The SQL files of one program.
+#[derive(Debug, Clone, Default)]
+pub struct SqlSet {
+    /// DDL and mapping views of the source pack.
+    pub source: Vec<SqlFile>,
+    /// Kept views.
+    pub views: Vec<SqlFile>,
+    /// Alert rules.
+    pub rules: Vec<SqlFile>,
+}
+
+/// What a [`SqlSet`] becomes.
+#[derive(Debug)]
+pub struct Planned {
+    /// The source tables, for the ingest stage.
+    pub tables: Vec<SourceTable>,
+    /// The alert rules, for the alerting stage.
+    pub rules: Vec<Rule>,
+    /// The views and rules, for the engine.
+    pub program: Program,
+}
+
+/// Which rules a program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleChoice<'a> {
+    /// None at all.
+    None,
+    /// Those in the binary.
+    Shipped,
+    /// Those in a folder.
+    Folder(&'a Path),
+}
+
+impl SqlSet {
+    /// A source pack by name or folder, views and rules: shipped ones unless a folder is named.
+    ///
+    /// # Errors
+    /// If a folder or file cannot be read, or there is no such pack.
+    pub fn new(source: &str, views: Option<&Path>, rules: RuleChoice<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            source: shipped::source(source)?,
+            views: views.map_or_else(|| Ok(shipped::views()), shipped::folder)?,
+            rules: match rules {
+                RuleChoice::None => Vec::new(),
+                RuleChoice::Shipped => shipped::rules(),
+                RuleChoice::Folder(dir) => shipped::folder(dir)?,
+            },
+        })
+    }
+
+    /// The files that a configuration names.
+    ///
+    /// # Errors
+    /// As [`SqlSet::new`].
+    pub fn of_config(config: &Config) -> Result<Self, Error> {
+        let rules = match (&config.rules.dir, config.rules.enabled) {
+            (_, false) => RuleChoice::None,
+            (Some(dir), true) => RuleChoice::Folder(dir),
+            (None, true) => RuleChoice::Shipped,
+        };
+        let views = config.views.dir.as_deref();
+        match &config.source.dir {
+            Some(dir) => Ok(Self { source: shipped::folder(dir)?, ..Self::new(&config.source.pack, views, rules)? }),
+            None => Self::new(&config.source.pack, views, rules),
+        }
+    }
+
+    /// Parses and plans everything.
+    ///
+    /// # Errors
+    /// [`Error::Sql`] with all messages: those of the tables and rules together, and, when these are right, those of
+    /// the views.
+    pub fn plan(&self) -> Result<Planned, Error> {
+        let mut problems = Vec::new();
+        let mut keep = |found| problems.extend(found);
+        let tables = ingest::ddl::parse_tables(&self.source).map_err(&mut keep).unwrap_or_default();
+        let rules = alerting::rules::load(&self.rules).map_err(&mut keep).unwrap_or_default();
+        if !problems.is_empty() {
+            return Err(Error::Sql(problems));
+        }
+        let files: Vec<_> = self.source.iter().chain(&self.views).cloned().collect();
+        let queries: Vec<_> = rules.iter().map(rule_query).collect();
+        let program = Program::load(&tables, &files, &queries).map_err(Error::Sql)?;
+        let problems = alerting::rules::check_columns(&rules, &program.views());
+        if !problems.is_empty() {
+            return Err(Error::Sql(problems));
+        }
+        Ok(Planned { tables, rules, program })
+    }
+
+    /// The rules alone, for a node that runs only the alerting stage.
+    ///
+    /// # Errors
+    /// [`Error::Sql`] with all messages.
+    pub fn load_rules(&self) -> Result<Vec<Rule>, Error> {
+        alerting::rules::load(&self.rules).map_err(Error::Sql)
+    }
+}
+
+fn rule_query(rule: &Rule) -> RuleQuery {
+    RuleQuery {
+        name: rule.name.clone(),
+        key: rule.key.clone(),
+        statement: rule.statement.clone(),
+        description: rule.description.clone(),
+    }
+}
