@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::LogFormat;
 use crate::{Error, check, demo, query, replay, serve, telemetry};
@@ -25,7 +25,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed, or checked files are wrong; 2 wrong command line or configuration.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 failed, or checked files are wrong; 2 wrong command line or configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -50,39 +51,6 @@ pub struct SqlFolders {
     /// Folder of alert rules in place of the shipped ones.
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
-}
-
-/// How fast a capture is replayed.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Speed {
-    /// As fast as the log takes it.
-    Max,
-    /// So many times the pace of the recording.
-    Times(f64),
-}
-
-impl std::str::FromStr for Speed {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse::<f64>() {
-            _ if text == "max" => Ok(Self::Max),
-            Ok(times) if times.is_finite() && times > 0.0 => Ok(Self::Times(times)),
-            _ => Err("write max, or how many times the recorded pace, for example 4".to_owned()),
-        }
-    }
-}
-
-/// Form of query results.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// RFC 4180 with a header line: NULL is an empty field, an empty text is "".
-    #[default]
-    Csv,
-    /// An array with one object per line.
-    Json,
-    /// For people.
-    Table,
 }
 
 /// Parses the command line and runs the command.
@@ -136,14 +104,5 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn speed_is_max_or_a_positive_number() {
-        assert_eq!("max".parse(), Ok(Speed::Max));
-        assert_eq!("2.5".parse(), Ok(Speed::Times(2.5)));
-        for wrong in ["0", "-1", "NaN", "inf", "fast", ""] {
-            assert!(wrong.parse::<Speed>().is_err(), "{wrong}");
-        }
     }
 }

@@ -77,9 +77,7 @@ impl ObservedSource {
 impl EpochSource for ObservedSource {
     async fn next_epoch(&mut self, wait: Duration) -> Result<Option<SourceEpoch>, BoxError> {
         let epoch = self.inner.next_epoch(wait).await?;
-        if let (Some(clock), Some(event_time_us)) =
-            (&self.clock, epoch.as_ref().and_then(|e| e.max_event_time_us))
-        {
+        if let (Some(clock), Some(event_time_us)) = (&self.clock, epoch.as_ref().and_then(|e| e.max_event_time_us)) {
             clock.restart_at(event_time_us);
         }
         if let Some(epoch) = &epoch {

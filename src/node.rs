@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::{ObservedSource, StreamClock};
 use crate::config::{ClockMode, Config};
-use crate::program::SqlSet;
+use crate::program::{SourceTopics, SqlSet};
 use crate::{BoxError, Error};
 
 /// After a request to stop, tasks get so long to finish what they are doing.
@@ -53,13 +53,28 @@ impl Stage {
     }
 }
 
+/// How far the engine of this process has read its sources.
+#[derive(Debug, Clone)]
+pub struct Consumed {
+    topics: SourceTopics,
+    offsets: watch::Receiver<Offsets>,
+}
+
+impl Consumed {
+    /// Waits until everything before `target` has been read, as far as some table reads it; false if the engine ends.
+    pub async fn wait_for(&mut self, target: &Offsets) -> bool {
+        let target = self.topics.only(target);
+        self.offsets.wait_for(|at| at.reached(&target)).await.is_ok()
+    }
+}
+
 /// A running node.
 #[derive(Debug)]
 pub struct Node {
     log: Arc<dyn Log>,
     address: Option<SocketAddr>,
     clock: Option<StreamClock>,
-    consumed: Option<watch::Receiver<Offsets>>,
+    consumed: Option<Consumed>,
     shutdown: CancellationToken,
     tasks: JoinSet<(&'static str, Result<(), BoxError>)>,
 }
@@ -137,6 +152,7 @@ impl Node {
     async fn start_pipelines(&mut self, config: &Config, sql: &SqlSet) -> Result<Vec<alerting::Rule>, Error> {
         let planned = sql.plan()?;
         info!(tables = planned.tables.len(), views = planned.program.views().len(), "planned");
+        let topics = planned.source_topics()?;
         let clock: Arc<dyn Clock> = match config.engine.clock {
             ClockMode::Wall => Arc::new(SystemClock),
             ClockMode::Stream => Arc::new(self.clock.insert(StreamClock::default()).manual()),
@@ -152,15 +168,12 @@ impl Node {
             .await
             .map_err(|e| Error::other("cannot start reading the sources", e))?;
         let (source, consumed) = ObservedSource::new(Box::new(source), self.clock.clone());
-        self.consumed = Some(consumed);
-        let engine =
-            Engine::new(planned.program, clock).map_err(|e| Error::other("cannot start the engine", e))?;
+        self.consumed = Some(Consumed { topics, offsets: consumed });
+        let engine = Engine::new(planned.program, clock).map_err(|e| Error::other("cannot start the engine", e))?;
         let run_options = RunOptions { stream_clock: self.clock.as_ref().map(StreamClock::manual) };
         let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
         self.spawn(Stage::Pipelines.name(), async move {
-            pipelines::run(engine, Box::new(source), log, run_options, shutdown)
-                .await
-                .map_err(BoxError::from)
+            pipelines::run(engine, Box::new(source), log, run_options, shutdown).await.map_err(BoxError::from)
         });
         Ok(planned.rules)
     }
@@ -174,11 +187,7 @@ impl Node {
     }
 
     /// Adds a task of the node, for example one that feeds it. Its failure ends the node; its success does not.
-    pub fn spawn(
-        &mut self,
-        name: &'static str,
-        task: impl Future<Output = Result<(), BoxError>> + Send + 'static,
-    ) {
+    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<(), BoxError>> + Send + 'static) {
         self.tasks.spawn(async move { (name, task.await) });
     }
 
@@ -198,7 +207,7 @@ impl Node {
     }
 
     /// The source offsets that the engine has read, if it runs here.
-    pub fn consumed(&self) -> Option<watch::Receiver<Offsets>> {
+    pub fn consumed(&self) -> Option<Consumed> {
         self.consumed.clone()
     }
 
@@ -268,7 +277,7 @@ impl Node {
 }
 
 /// Waits for SIGTERM or SIGINT and names it.
-async fn stop_signal() -> &'static str {
+pub async fn stop_signal() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {

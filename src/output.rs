@@ -9,8 +9,19 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
+use clap::ValueEnum;
 
-use crate::cli::Format;
+/// Form of query results.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// RFC 4180 with a header line: NULL is an empty field, an empty text is "".
+    #[default]
+    Csv,
+    /// An array with one object per line.
+    Json,
+    /// For people.
+    Table,
+}
 
 /// Why a result could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +38,12 @@ pub enum WriteError {
 ///
 /// # Errors
 /// See [`WriteError`].
-pub fn write(out: &mut dyn Write, format: Format, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), WriteError> {
+pub fn write(
+    out: &mut dyn Write,
+    format: Format,
+    schema: &SchemaRef,
+    batches: &[RecordBatch],
+) -> Result<(), WriteError> {
     match format {
         Format::Csv => write_csv(out, schema, batches)?,
         Format::Json => write_json(out, batches)?,
@@ -133,7 +149,10 @@ fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch])
     Ok(())
 }
 
-fn formatters<'a>(batch: &'a RecordBatch, options: &'a FormatOptions<'a>) -> Result<Vec<ArrayFormatter<'a>>, ArrowError> {
+fn formatters<'a>(
+    batch: &'a RecordBatch,
+    options: &'a FormatOptions<'a>,
+) -> Result<Vec<ArrayFormatter<'a>>, ArrowError> {
     batch.columns().iter().map(|column| ArrayFormatter::try_new(column, options)).collect()
 }
 
@@ -152,7 +171,11 @@ mod tests {
         RecordBatch::try_from_iter([
             ("n", Arc::new(Int64Array::from(vec![Some(1), None])) as ArrayRef),
             ("s", Arc::new(StringArray::from(vec!["a \"b\", c\n", ""])) as ArrayRef),
-            ("d", Arc::new(Decimal128Array::from(vec![1250, -5]).with_precision_and_scale(12, 2).expect("fits")) as ArrayRef),
+            (
+                "d",
+                Arc::new(Decimal128Array::from(vec![1250, -5]).with_precision_and_scale(12, 2).expect("fits"))
+                    as ArrayRef,
+            ),
             ("f", Arc::new(Float64Array::from(vec![0.1, f64::NAN])) as ArrayRef),
             ("b", Arc::new(BooleanArray::from(vec![true, false])) as ArrayRef),
             ("day", Arc::new(Date32Array::from(vec![20_325, -1])) as ArrayRef),
@@ -171,13 +194,43 @@ mod tests {
 
     #[test]
     fn csv() {
-        check(Format::Csv, &[sample()], expect![[r#""#]]);
-        check(Format::Csv, &[], expect![[r#""#]]);
+        check(
+            Format::Csv,
+            &[sample()],
+            expect![[r#"
+            n,s,d,f,b,day,at,local
+            1,"a ""b"", c
+            ",12.50,0.1,true,2025-08-25,1970-01-01T00:00:00.000000Z,1970-01-01T00:00:00.000000
+            ,"",-0.05,NaN,false,1969-12-31,1970-01-01T00:00:00.000001Z,1970-01-01T00:00:00.000001
+        "#]],
+        );
+        check(
+            Format::Csv,
+            &[],
+            expect![[r#"
+            n,s,d,f,b,day,at,local
+        "#]],
+        );
     }
 
     #[test]
     fn json() {
-        check(Format::Json, &[sample()], expect![[r#""#]]);
-        check(Format::Json, &[], expect![[r#""#]]);
+        check(
+            Format::Json,
+            &[sample()],
+            expect![[r#"
+            [
+            {"n":1,"s":"a \"b\", c\n","d":"12.50","f":0.1,"b":true,"day":"2025-08-25","at":"1970-01-01T00:00:00.000000Z","local":"1970-01-01T00:00:00.000000"},
+            {"n":null,"s":"","d":"-0.05","f":null,"b":false,"day":"1969-12-31","at":"1970-01-01T00:00:00.000001Z","local":"1970-01-01T00:00:00.000001"}
+            ]
+        "#]],
+        );
+        check(
+            Format::Json,
+            &[],
+            expect![[r#"
+            []
+        "#]],
+        );
     }
 }

@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use alerting::Rule;
-use model::{SourceTable, SqlFile};
+use model::{Offsets, SourceTable, SqlFile, TopicSelector};
 use pipelines::{Program, RuleQuery};
+use regex::Regex;
 
 use crate::config::Config;
 use crate::{Error, shipped};
@@ -29,6 +30,40 @@ pub struct Planned {
     pub rules: Vec<Rule>,
     /// The views and rules, for the engine.
     pub program: Program,
+}
+
+impl Planned {
+    /// The topics that some table reads.
+    ///
+    /// # Errors
+    /// If a `topic-pattern` is no regular expression.
+    pub fn source_topics(&self) -> Result<SourceTopics, Error> {
+        let patterns: Vec<_> = self
+            .tables
+            .iter()
+            .map(|table| match &table.topic {
+                TopicSelector::Name(name) => regex::escape(name),
+                TopicSelector::Pattern(pattern) => pattern.clone(),
+            })
+            .collect();
+        let whole = format!("^(?:{})$", patterns.join("|"));
+        Regex::new(&whole).map(SourceTopics).map_err(|e| Error::other("a topic-pattern is no regular expression", e))
+    }
+}
+
+/// The topics that some table reads. Nobody waits for the others.
+#[derive(Debug, Clone)]
+pub struct SourceTopics(Regex);
+
+impl SourceTopics {
+    /// The offsets of these topics alone.
+    pub fn only(&self, offsets: &Offsets) -> Offsets {
+        let mut kept = Offsets::default();
+        for (topic, partition, next) in offsets.iter().filter(|(topic, ..)| self.0.is_match(topic)) {
+            kept.set(topic, partition, next);
+        }
+        kept
+    }
 }
 
 /// Which rules a program has.

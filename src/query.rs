@@ -16,15 +16,16 @@ use clap::{ArgGroup, Args};
 use ingest::log::{LocalLog, LocalLogOptions};
 use ingest::{Ingest, IngestOptions};
 use model::clock::ManualClock;
-use model::{EpochSource, Log, Offsets, SourceEpoch, TopicSelector};
+use model::{EpochSource, Log, Offsets, SourceEpoch};
 use pipelines::{Engine, StepMode};
-use regex::Regex;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::cli::{Format, Speed, SqlFolders};
+use crate::cli::SqlFolders;
 use crate::clock::StreamClock;
+use crate::output::Format;
 use crate::program::{Planned, RuleChoice, SqlSet};
+use crate::replay::Speed;
 use crate::{Error, output, replay, shipped};
 
 /// Records per epoch. Nobody watches on the way, so epochs are as large as memory comfortably takes.
@@ -124,7 +125,7 @@ async fn replay_into_engine(
 ) -> Result<Standing, Error> {
     let log: Arc<dyn Log> = LocalLog::open(dir, LocalLogOptions::default())?;
     let end = replay::copy(&options.replay, log.clone(), Speed::Max, upto, CancellationToken::new()).await?;
-    let target = wanted(&end, &planned)?;
+    let target = planned.source_topics()?.only(&end);
     let names: Vec<_> = planned.tables.iter().map(|t| t.name.clone()).collect();
     let stream = StreamClock::default();
     let clock = options.now.map_or_else(|| stream.manual(), ManualClock::at);
@@ -159,24 +160,6 @@ fn stalled(at: &Offsets, target: &Offsets) -> Error {
     let is_missing = |(topic, partition, next): &(&str, i32, i64)| at.get(topic, *partition).unwrap_or(0) < *next;
     let missing: Vec<_> = target.iter().filter(is_missing).map(|(topic, ..)| topic).collect();
     Error::other("the sources cannot be read", format!("nothing more came of {}", missing.join(", ")))
-}
-
-/// The end offsets of the topics that some table reads; nobody waits for the others.
-fn wanted(end: &Offsets, planned: &Planned) -> Result<Offsets, Error> {
-    let mut selectors = Vec::new();
-    for table in &planned.tables {
-        selectors.push(match &table.topic {
-            TopicSelector::Name(name) => regex::escape(name),
-            TopicSelector::Pattern(pattern) => pattern.clone(),
-        });
-    }
-    let any = Regex::new(&format!("^(?:{})$", selectors.join("|")))
-        .map_err(|e| Error::other("a topic-pattern is no regular expression", e))?;
-    let mut target = Offsets::default();
-    for (topic, partition, next) in end.iter().filter(|(topic, ..)| any.is_match(topic)) {
-        target.set(topic, partition, next);
-    }
-    Ok(target)
 }
 
 /// Offsets alone, or a checkpoint that has them under `kafka_end_offsets`.
@@ -236,7 +219,9 @@ mod tests {
     #[test]
     fn a_time_may_have_a_zone_or_is_utc() {
         let expected = Ok(1_760_464_800_000_000);
-        for text in ["2025-10-14T18:00:00Z", "2025-10-14T20:00:00+02:00", "2025-10-14 18:00:00", "2025-10-14T18:00:00.0"] {
+        for text in
+            ["2025-10-14T18:00:00Z", "2025-10-14T20:00:00+02:00", "2025-10-14 18:00:00", "2025-10-14T18:00:00.0"]
+        {
             assert_eq!(parse_time(text), expected, "{text}");
         }
         assert!(parse_time("yesterday").is_err());

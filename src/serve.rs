@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use tracing::info;
 
-use crate::cli::Speed;
 use crate::config::Config;
 use crate::node::{Node, Stage};
+use crate::replay::Speed;
 use crate::{Error, replay, telemetry};
 
 /// Arguments of `andon serve`.

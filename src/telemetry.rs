@@ -30,10 +30,7 @@ pub fn init_logs(format: LogFormat, filter: &str) -> Result<(), Error> {
 /// If there is one already.
 pub fn init_metrics() -> Result<PrometheusHandle, Error> {
     PrometheusBuilder::new()
-        .set_buckets_for_metric(
-            metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned()),
-            &SECONDS_BUCKETS,
-        )
+        .set_buckets_for_metric(metrics_exporter_prometheus::Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|e| Error::other("cannot start metrics", e))
 }

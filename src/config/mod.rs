@@ -51,9 +51,8 @@ pub struct Config {
 }
 
 /// Names of the sections, as in the file.
-const SECTIONS: [&str; 11] = [
-    "log", "kafka", "source", "views", "rules", "ingest", "engine", "alerting", "api", "database", "telemetry",
-];
+const SECTIONS: [&str; 11] =
+    ["log", "kafka", "source", "views", "rules", "ingest", "engine", "alerting", "api", "database", "telemetry"];
 
 impl Config {
     /// Reads a file and the environment, and validates the result.
@@ -64,7 +63,9 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
         let figment = Figment::from(Toml::string(&text)).merge(Env::prefixed(ENV_PREFIX).split("__"));
         let config = Self::from_figment(&figment).map_err(|problems| {
-            Error::Config(problems.into_iter().map(|p| p.replace("TOML source string", &path.display().to_string())).collect())
+            Error::Config(
+                problems.into_iter().map(|p| p.replace("TOML source string", &path.display().to_string())).collect(),
+            )
         })?;
         config.validated()
     }
@@ -81,9 +82,11 @@ impl Config {
         let mut problems = Vec::new();
         match figment.extract::<figment::value::Dict>() {
             Err(error) => return Err(error.into_iter().map(|e| e.to_string()).collect()),
-            Ok(top) => problems.extend(top.keys().filter(|k| !SECTIONS.contains(&k.as_str())).map(|key| {
-                format!("unknown section [{key}]; known: {}", SECTIONS.join(", "))
-            })),
+            Ok(top) => problems.extend(
+                top.keys()
+                    .filter(|k| !SECTIONS.contains(&k.as_str()))
+                    .map(|key| format!("unknown section [{key}]; known: {}", SECTIONS.join(", "))),
+            ),
         }
         let config = Self {
             log: section(figment, "log", &mut problems),
@@ -152,11 +155,21 @@ mod tests {
     fn all_problems_are_told_at_once() {
         check(
             "[kafak]\nbrokers = \"x\"\n[api]\nlisten = \"nonsense\"\n[engine]\nclok = \"wall\"\n[ingest]\nepoch_records_max = \"many\"",
-            expect![[r#""#]],
+            expect![[r#"
+                the configuration has 3 problem(s):
+                  - unknown section [kafak]; known: log, kafka, source, views, rules, ingest, engine, alerting, api, database, telemetry
+                  - invalid type: found string "many", expected usize for key "default.epoch_records_max.ingest" in TOML source string
+                  - unknown field: found `clok`, expected ``clock`` for key "default.clok.engine" in TOML source string"#]],
         );
         check(
             "[source]\npack = \"nav\"\n[api]\nlisten = \"nonsense\"\n[ingest]\nepoch_records_max = 0\n[database]\nurl = \"mysql://x\"",
-            expect![[r#""#]],
+            expect![[r#"
+                the configuration has 5 problem(s):
+                  - source.pack: there is no pack "nav"; shipped: pyerp
+                  - ingest.epoch_records_max: must be at least 1
+                  - api.listen: "nonsense" is not ADDRESS:PORT, for example 127.0.0.1:8080
+                  - api.auth.jwt_secret is missing: mode `token` needs the secret that tokens are signed with
+                  - database.url: must start with sqlite: or postgres:"#]],
         );
     }
 
