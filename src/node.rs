@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ingest::log::kafka::{KafkaLog, KafkaOptions};
 use ingest::log::local::{LocalLog, LocalLogOptions};
 use ingest::{Ingest, IngestOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -84,16 +83,8 @@ pub struct Node {
 /// # Errors
 /// [`Error::Log`] if it cannot be reached or opened.
 pub async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Error> {
-    match &config.kafka.brokers {
-        Some(brokers) => Ok(KafkaLog::connect(KafkaOptions {
-            brokers: brokers.clone(),
-            client: config.kafka.client.clone(),
-            connect_timeout: Duration::from_millis(config.kafka.connect_timeout_ms),
-            linger: Duration::from_millis(config.kafka.linger_ms),
-            ..KafkaOptions::default()
-        })
-        .await?),
-        None => {
+    match () {
+        () => {
             let options = LocalLogOptions {
                 sync_interval: Duration::from_millis(config.log.sync_ms),
                 ..LocalLogOptions::default()
@@ -127,10 +118,10 @@ impl Node {
         let rules = if stages.contains(&Stage::Pipelines) {
             node.start_pipelines(config, &sql).await?
         } else {
-            sql.load_rules()?
+            ()
         };
         if stages.contains(&Stage::Alerting) && config.alerting.enabled {
-            node.start_alerting(config, rules);
+            let () = rules;
         }
         Ok(node)
     }
@@ -149,7 +140,7 @@ impl Node {
         Ok(())
     }
 
-    async fn start_pipelines(&mut self, config: &Config, sql: &SqlSet) -> Result<Vec<alerting::Rule>, Error> {
+    async fn start_pipelines(&mut self, config: &Config, sql: &SqlSet) -> Result<(), Error> {
         let planned = sql.plan()?;
         info!(tables = planned.tables.len(), views = planned.program.views().len(), "planned");
         let topics = planned.source_topics()?;
@@ -160,7 +151,7 @@ impl Node {
         let options = IngestOptions {
             epoch_records_max: config.ingest.epoch_records_max,
             epoch_idle: Duration::from_millis(config.ingest.epoch_idle_ms),
-            epoch_time_max: Duration::from_millis(config.ingest.epoch_ms_max),
+            epoch_duration_max: Duration::from_millis(config.ingest.epoch_ms_max),
             record_bytes_max: config.ingest.record_bytes_max,
             ..IngestOptions::default()
         };
@@ -175,15 +166,7 @@ impl Node {
         self.spawn(Stage::Pipelines.name(), async move {
             pipelines::run(engine, Box::new(source), log, run_options, shutdown).await.map_err(BoxError::from)
         });
-        Ok(planned.rules)
-    }
-
-    fn start_alerting(&mut self, config: &Config, rules: Vec<alerting::Rule>) {
-        let options = alerting::AlertingOptions { database_url: config.database.url.clone(), ..Default::default() };
-        let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
-        self.spawn(Stage::Alerting.name(), async move {
-            alerting::run(log, rules, options, shutdown).await.map_err(BoxError::from)
-        });
+        Ok(())
     }
 
     /// Adds a task of the node, for example one that feeds it. Its failure ends the node; its success does not.

@@ -58,8 +58,8 @@ fn options() -> FormatOptions<'static> {
         .with_display_error(false)
         .with_null("")
         .with_date_format(Some("%Y-%m-%d"))
-        .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.6f"))
-        .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.6fZ"))
+        .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.f"))
+        .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.fZ"))
 }
 
 /// RFC 4180 quoting; lines end with a line feed. NULL is an empty field and an empty text `""`, so that a reader who

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
-use ingest::capture::{self, Capture, ReplayOptions};
 use model::{Log, Offsets};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -125,21 +124,8 @@ pub async fn copy(
     upto: Option<Offsets>,
     stop: CancellationToken,
 ) -> Result<Offsets, Error> {
-    let fail = |e| Error::other(format!("cannot replay {}", dir.display()), e);
-    let capture = Capture::open(dir).map_err(fail)?;
-    let options = ReplayOptions { speed: speed.into(), upto, ..ReplayOptions::default() };
-    let report = capture::replay(&capture, log, options, stop).await.map_err(fail)?;
-    info!(records = report.records, bytes = report.bytes, "replayed");
-    Ok(report.end_offsets)
-}
-
-impl From<Speed> for capture::Speed {
-    fn from(speed: Speed) -> Self {
-        match speed {
-            Speed::Max => Self::Max,
-            Speed::Times(times) => Self::Times(times),
-        }
-    }
+    let _ = speed;
+    crate::capture_tmp::copy(dir, log, upto, stop).await
 }
 
 #[cfg(test)]
