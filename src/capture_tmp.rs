@@ -35,12 +35,20 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(out)
 }
 
-pub(crate) async fn copy(dir: &Path, log: Arc<dyn Log>, upto: Option<Offsets>, _stop: CancellationToken) -> Result<Offsets, Error> {
+pub(crate) async fn copy(
+    dir: &Path,
+    log: Arc<dyn Log>,
+    upto: Option<Offsets>,
+    _stop: CancellationToken,
+) -> Result<Offsets, Error> {
     let mut end = Offsets::default();
     for path in files(dir)? {
         let file = std::fs::File::open(&path).map_err(Error::file("read", &path))?;
-        let reader: Box<dyn Read + Send> =
-            if path.extension().is_some_and(|e| e == "gz") { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) };
+        let reader: Box<dyn Read + Send> = if path.extension().is_some_and(|e| e == "gz") {
+            Box::new(flate2::read::MultiGzDecoder::new(file))
+        } else {
+            Box::new(file)
+        };
         let mut reader = BufReader::with_capacity(1 << 20, reader);
         let mut line = String::new();
         let mut batch = Vec::new();
@@ -48,7 +56,8 @@ pub(crate) async fn copy(dir: &Path, log: Arc<dyn Log>, upto: Option<Offsets>, _
             line.clear();
             let n = reader.read_line(&mut line).map_err(Error::file("read", &path))?;
             if n > 0 {
-                let l: Line<'_> = serde_json::from_str(&line).map_err(|e| Error::Content { path: path.clone(), reason: e.to_string() })?;
+                let l: Line<'_> = serde_json::from_str(&line)
+                    .map_err(|e| Error::Content { path: path.clone(), reason: e.to_string() })?;
                 if upto.as_ref().is_some_and(|u| u.get(l.topic, l.partition).is_none_or(|end| l.offset >= end)) {
                     continue;
                 }
@@ -63,7 +72,8 @@ pub(crate) async fn copy(dir: &Path, log: Arc<dyn Log>, upto: Option<Offsets>, _
                 });
             }
             if (n == 0 && !batch.is_empty()) || batch.len() >= 5000 {
-                let places: Vec<_> = batch.iter().map(|r: &AppendRecord| (r.topic.clone(), r.partition.unwrap_or(0))).collect();
+                let places: Vec<_> =
+                    batch.iter().map(|r: &AppendRecord| (r.topic.clone(), r.partition.unwrap_or(0))).collect();
                 let offsets = log.append(std::mem::take(&mut batch)).await?;
                 for ((t, p), o) in places.iter().zip(offsets) {
                     end.set(t, *p, o + 1);

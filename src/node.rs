@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use ingest::log::local::{LocalLog, LocalLogOptions};
+use ingest::log::{KafkaLog, KafkaOptions, LocalLog, LocalLogOptions};
 use ingest::{Ingest, IngestOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model::clock::SystemClock;
@@ -83,8 +83,17 @@ pub struct Node {
 /// # Errors
 /// [`Error::Log`] if it cannot be reached or opened.
 pub async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Error> {
-    match () {
-        () => {
+    match &config.kafka.brokers {
+        Some(brokers) => {
+            let options = KafkaOptions {
+                client: config.kafka.client.clone(),
+                connect_timeout: Duration::from_millis(config.kafka.connect_timeout_ms),
+                linger: Duration::from_millis(config.kafka.linger_ms),
+                ..KafkaOptions::new(brokers)
+            };
+            Ok(KafkaLog::connect(options).await?)
+        }
+        None => {
             let options = LocalLogOptions {
                 sync_interval: Duration::from_millis(config.log.sync_ms),
                 ..LocalLogOptions::default()
@@ -115,11 +124,7 @@ impl Node {
             node.start_dashboard(config, metrics).await?;
         }
         let sql = SqlSet::of_config(config)?;
-        let rules = if stages.contains(&Stage::Pipelines) {
-            node.start_pipelines(config, &sql).await?
-        } else {
-            ()
-        };
+        let rules = if stages.contains(&Stage::Pipelines) { node.start_pipelines(config, &sql).await? } else { () };
         if stages.contains(&Stage::Alerting) && config.alerting.enabled {
             let () = rules;
         }
