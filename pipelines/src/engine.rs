@@ -99,6 +99,19 @@ impl Engine {
         self.program.views.iter().zip(&self.kept).map(|(v, k)| (v.info.name.as_str(), k.len())).collect()
     }
 
+    /// Entries in the operators' state, summed by the view that needed the operator first.
+    pub fn state_rows(&self) -> Vec<(&str, usize)> {
+        let mut by_view: Vec<(&str, usize)> = Vec::new();
+        for node in &self.program.graph.nodes {
+            let NodeKind::Operator(op) = &node.kind else { continue };
+            match by_view.last_mut() {
+                Some((view, rows)) if *view == node.view => *rows += op.state_rows(),
+                _ => by_view.push((&node.view, op.state_rows())),
+            }
+        }
+        by_view
+    }
+
     /// Views that stopped because their SQL failed on a row, with the reason.
     pub fn failures(&self) -> Vec<(&str, &str)> {
         let failed = |v: &'_ crate::program::KeptView| self.failed[v.root].as_deref();

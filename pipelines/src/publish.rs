@@ -30,6 +30,8 @@ const IN_FLIGHT_MAX: usize = 2;
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 /// Time between two status records.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks at the sizes of views and state.
+const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 /// Records in one append.
 const APPEND_RECORDS_MAX: usize = 4_096;
 /// First and longest pause between attempts to write while the log is unavailable.
@@ -104,8 +106,9 @@ pub async fn run(
     let (to_writer, done) = mpsc::channel::<Done>(IN_FLIGHT_MAX);
     let clock = options.stream_clock;
     let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
+        let mut metrics_due = Instant::now();
         while let Some(work) = work.blocking_recv() {
-            let done = compute(&mut engine, &work, clock.as_ref())?;
+            let done = compute(&mut engine, &work, clock.as_ref(), &mut metrics_due)?;
             if to_writer.blocking_send(done).is_err() {
                 break;
             }
@@ -164,7 +167,12 @@ async fn read(
 }
 
 /// One step on the engine's own thread.
-fn compute(engine: &mut Engine, work: &Work, clock: Option<&ManualClock>) -> Result<Done, Error> {
+fn compute(
+    engine: &mut Engine,
+    work: &Work,
+    clock: Option<&ManualClock>,
+    metrics_due: &mut Instant,
+) -> Result<Done, Error> {
     if let (Some(clock), Some(newest_us)) = (clock, work.epoch.max_event_time_us)
         && newest_us > clock.now_us()
     {
@@ -175,17 +183,26 @@ fn compute(engine: &mut Engine, work: &Work, clock: Option<&ManualClock>) -> Res
     metrics::histogram!("pipelines_epoch_seconds").record(started.elapsed().as_secs_f64());
     match work.phase {
         Phase::CatchingUp => output.changes.clear(),
-        Phase::CaughtUp => {
-            output.changes = engine.everything()?;
-            for (view, rows) in engine.row_counts() {
-                metrics::gauge!("pipelines_view_rows", "view" => view.to_owned()).set(rows as f64);
-            }
-            metrics::gauge!("pipelines_views_stopped").set(engine.failures().len() as f64);
-        }
+        Phase::CaughtUp => output.changes = engine.everything()?,
         Phase::Live => {}
+    }
+    if *metrics_due <= Instant::now() {
+        *metrics_due = Instant::now() + METRICS_INTERVAL;
+        measure(engine);
     }
     let newest_record_ms = work.epoch.max_log_timestamp_ms;
     Ok(Done { output, phase: work.phase, report: work.report, newest_record_ms })
+}
+
+/// Sizes that are too costly to look at after every epoch.
+fn measure(engine: &Engine) {
+    for (view, rows) in engine.row_counts() {
+        metrics::gauge!("pipelines_view_rows", "view" => view.to_owned()).set(rows as f64);
+    }
+    for (view, rows) in engine.state_rows() {
+        metrics::gauge!("pipelines_state_rows", "view" => view.to_owned()).set(rows as f64);
+    }
+    metrics::gauge!("pipelines_views_stopped").set(engine.failures().len() as f64);
 }
 
 /// Content of a view topic: key → value.

@@ -2,4 +2,5 @@
 
 mod explain;
 mod oracle;
+mod publish;
 mod world;
