@@ -11,7 +11,7 @@ pub mod decode;
 mod epoch;
 mod error;
 pub mod log;
-mod table;
+pub mod table;
 
 pub use epoch::{Ingest, IngestOptions};
 pub use error::Error;

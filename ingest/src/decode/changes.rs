@@ -25,10 +25,13 @@ pub(crate) enum Operation {
 
 /// The record a change came from; kept only where a later stage may still refuse it.
 #[derive(Debug, Clone)]
-pub(crate) struct Origin {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) record: Record,
+pub struct Origin {
+    /// Topic it was read from.
+    pub topic: Arc<str>,
+    /// Partition it was read from.
+    pub partition: i32,
+    /// The record itself.
+    pub record: Record,
 }
 
 /// Columns whose unchanged value the connector left out.
@@ -41,7 +44,7 @@ pub(crate) struct Unchanged {
 
 /// Rows in arrival order. All columns, operations and positions have the same length.
 #[derive(Debug)]
-pub(crate) struct Changes {
+pub struct Changes {
     pub(crate) columns: Vec<Column>,
     pub(crate) operations: Vec<Operation>,
     pub(crate) positions: Vec<i64>,
@@ -50,7 +53,8 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn new(schema: &SchemaRef) -> Self {
+    /// No changes of a table with this schema.
+    pub fn new(schema: &SchemaRef) -> Self {
         Self {
             columns: schema.fields().iter().map(|f| Column::new(f.data_type())).collect(),
             operations: Vec::new(),
@@ -59,11 +63,18 @@ impl Changes {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Number of changes.
+    pub fn len(&self) -> usize {
         self.operations.len()
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets all changes.
+    pub fn clear(&mut self) {
         self.columns.iter_mut().for_each(|c| c.truncate(0));
         self.operations.clear();
         self.positions.clear();

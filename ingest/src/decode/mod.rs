@@ -23,7 +23,8 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use model::{Record, SourceFormat, SourceTable};
 
-pub(crate) use changes::{Changes, NO_POSITION, Operation, Origin, Unchanged};
+pub use changes::{Changes, Origin};
+pub(crate) use changes::{NO_POSITION, Operation, Unchanged};
 pub use error::Undecodable;
 pub(crate) use error::ValueError;
 pub(crate) use value::array_elements;
@@ -50,7 +51,7 @@ pub(crate) enum DecimalText {
 
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decoded {
+pub enum Decoded {
     /// A change was added.
     Change,
     /// The record is no change of a row: a transaction mark or a logical message.
@@ -68,7 +69,7 @@ struct ColumnSpec {
 
 /// Decodes the records of one table.
 #[derive(Debug)]
-pub(crate) struct Decoder {
+pub struct Decoder {
     specs: Vec<ColumnSpec>,
     single_key: Option<usize>,
     format: SourceFormat,
@@ -81,7 +82,8 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    pub(crate) fn new(table: &SourceTable, max_record_bytes: usize) -> Self {
+    /// A decoder of the table's records; longer ones than `max_record_bytes` are refused.
+    pub fn new(table: &SourceTable, max_record_bytes: usize) -> Self {
         let fields = table.schema.fields();
         let specs = fields.iter().enumerate().map(|(i, field)| ColumnSpec {
             name: field.name().clone(),
@@ -109,7 +111,10 @@ impl Decoder {
     }
 
     /// Adds the change that a record carries to `out`; on an error `out` is as it was.
-    pub(crate) fn decode(
+    ///
+    /// # Errors
+    /// Why the record belongs to the dead letters.
+    pub fn decode(
         &mut self,
         topic: &Arc<str>,
         partition: i32,

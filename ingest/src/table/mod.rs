@@ -30,7 +30,7 @@ const DAY_US: i64 = 86_400_000_000;
 
 /// A table's rows. A slot is a key's place in all columns; it outlives the row.
 #[derive(Debug)]
-pub(crate) struct TableState {
+pub struct TableState {
     schema: SchemaRef,
     event_time: Option<usize>,
     keys: KeyIndex,
@@ -63,18 +63,20 @@ enum Outcome {
 
 /// What an epoch did to a table.
 #[derive(Debug)]
-pub(crate) struct Applied {
-    pub(crate) delta: Delta,
+pub struct Applied {
+    /// −stored +after.
+    pub delta: Delta,
     /// Changes dropped since a newer one of their key is known.
-    pub(crate) n_old: usize,
+    pub n_old: usize,
     /// Records that could not be completed with a stored row.
-    pub(crate) refused: Vec<(Origin, Undecodable)>,
+    pub refused: Vec<(Origin, Undecodable)>,
     /// Largest event time up to `event_time_us_max`.
-    pub(crate) event_time_us: Option<i64>,
+    pub event_time_us: Option<i64>,
 }
 
 impl TableState {
-    pub(crate) fn new(table: &SourceTable) -> Self {
+    /// No rows.
+    pub fn new(table: &SourceTable) -> Self {
         let field_type = |i: usize| table.schema.field(i).data_type();
         let is_int = table.primary_key.len() == 1
             && !matches!(
@@ -102,19 +104,31 @@ impl TableState {
     }
 
     /// Number of rows.
-    pub(crate) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.n_live
     }
 
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.n_live == 0
+    }
+
     /// All rows, in no particular order.
-    pub(crate) fn rows(&self) -> Result<RecordBatch, ArrowError> {
+    ///
+    /// # Errors
+    /// If a column's texts are too long together for one array.
+    pub fn rows(&self) -> Result<RecordBatch, ArrowError> {
         let slots: Vec<u32> = (0..self.live.len() as u32).filter(|s| self.live[*s as usize]).collect();
         let arrays = self.columns.iter().map(|c| Column::gather([(c, &slots), (c, &[])])).collect::<Result<_, _>>()?;
         RecordBatch::try_new(Arc::clone(&self.schema), arrays)
     }
 
-    /// Applies an epoch's changes; event times beyond `event_time_us_max` are not believed.
-    pub(crate) fn apply(&mut self, changes: &mut Changes, event_time_us_max: i64) -> Result<Applied, ArrowError> {
+    /// Applies an epoch's changes; event times beyond `event_time_us_max` are not believed. The changes are to be
+    /// cleared afterwards.
+    ///
+    /// # Errors
+    /// If a column's texts are too long together for one array.
+    pub fn apply(&mut self, changes: &mut Changes, event_time_us_max: i64) -> Result<Applied, ArrowError> {
         let mut applied = Applied {
             delta: Delta::empty(Arc::clone(&self.schema)),
             n_old: 0,
