@@ -14,8 +14,9 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("run by cargo"))?);
     let dist = root.join("web/dist");
     println!("cargo::rerun-if-changed=build.rs");
-    // While the folder is missing, cargo runs this at every build, and so sees it appear.
-    println!("cargo::rerun-if-changed={}", dist.display());
+    // While there is nothing to watch, a path that never exists makes cargo run this at every build.
+    let watched = if dist.is_dir() { dist.clone() } else { out.join("no-such-file") };
+    println!("cargo::rerun-if-changed={}", watched.display());
     let mut files = Vec::new();
     if dist.join("index.html").is_file() {
         list(&dist, &mut files)?;
