@@ -14,6 +14,7 @@ export function AlertItem({ alert }: { alert: Alert }) {
   return (
     <li
       className={`${styles.item} ${styles[alert.severity]} ${resolved ? styles.resolved : ''}`}
+      data-alert={alert.alert_id}
       data-testid={`alert-${alert.state}`}
     >
       <details className={styles.details}>

@@ -99,7 +99,7 @@ function PauseButton() {
     <button
       type="button"
       className={styles.button}
-      aria-pressed={paused}
+      data-paused={paused}
       onClick={() => (paused ? store.resume() : store.pause())}
     >
       {paused ? <Play aria-hidden="true" size={18} /> : <Pause aria-hidden="true" size={18} />}
