@@ -73,8 +73,8 @@ SELECT
   i.bom AS bom_id,
   o.product AS item_id,
   i.product AS component_item_id,
-  CAST(o.quantity * ou.factor / od.factor AS DECIMAL(20, 6)) AS output_quantity,
-  CAST(i.quantity * iu.factor / idu.factor AS DECIMAL(20, 6)) AS component_quantity
+  CAST(o.quantity * ou.factor / NULLIF(od.factor, 0) AS DECIMAL(20, 6)) AS output_quantity,
+  CAST(i.quantity * iu.factor / NULLIF(idu.factor, 0) AS DECIMAL(20, 6)) AS component_quantity
 FROM production_bom_input i
 JOIN production_bom_output o ON o.bom = i.bom
 JOIN product_uom iu ON iu.id = i.unit
@@ -277,7 +277,7 @@ FROM party_address;
 
 -- One row per unit of measure of a product: what a quantity is multiplied by to be in the product's default unit.
 CREATE VIEW product_unit AS
-SELECT p.id AS product, u.id AS unit, u.factor / d.factor AS factor
+SELECT p.id AS product, u.id AS unit, u.factor / NULLIF(d.factor, 0) AS factor
 FROM product_product p
 JOIN product_template t ON t.id = p.template
 JOIN product_uom d ON d.id = t.default_uom

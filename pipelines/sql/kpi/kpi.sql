@@ -53,7 +53,7 @@ SELECT
   COALESCE(SUM(quantity), 0) AS quantity,
   COALESCE(SUM(CASE WHEN is_active AND quantity > 0 THEN 1 ELSE 0 END), 0) AS items_in_stock,
   COALESCE(SUM(CASE WHEN is_active AND quantity <= 0 THEN 1 ELSE 0 END), 0) AS items_out_of_stock
-FROM item_stock;
+FROM item_availability;
 
 -- Unpaid invoices with tax, and what of that is overdue.
 CREATE MATERIALIZED VIEW kpi_receivables AS

@@ -68,10 +68,3 @@ CREATE MATERIALIZED VIEW sales_documents_by_status AS
 SELECT document_type, source_type, payment_status, delivery_status, COUNT(*) AS documents, SUM(total_amount) AS total_amount
 FROM sales_document
 GROUP BY document_type, source_type, payment_status, delivery_status;
-
--- Orders that each customer placed within the last two hours, cancelled ones too.
-CREATE MATERIALIZED VIEW customer_orders_2h AS
-SELECT o.customer_id, COUNT(*) AS orders, SUM(o.net_amount) AS net, MIN(o.ordered_at) AS first_at, MAX(o.ordered_at) AS last_at
-FROM sales_order o
-WHERE NOT o.is_quote AND o.ordered_at > CURRENT_TIMESTAMP - INTERVAL '2' HOUR AND o.ordered_at <= CURRENT_TIMESTAMP
-GROUP BY o.customer_id;

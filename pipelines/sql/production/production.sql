@@ -3,7 +3,7 @@
 -- Key:     the GROUP BY columns, or the one named in WITH.
 -- Units:   quantities in the product's unit, summed over the operations of an order; percentages of 100.
 -- Late data: included whenever it comes. Late means due before now and still open.
--- Source:  production_order, production_step, material_consumption.
+-- Source:  production_order, production_step.
 
 -- Steps of each production order added up, cancelled steps left out.
 CREATE VIEW production_order_progress AS
@@ -19,22 +19,6 @@ FROM production_step
 WHERE NOT is_cancelled
 GROUP BY production_order_id;
 
--- What the material of each production order costs: what was taken at the cost booked, the rest at the cost of now.
-CREATE VIEW production_order_material AS
-SELECT
-  production_order_id,
-  CAST(
-    CASE
-      WHEN ABS(exact % CAST(0.0002 AS DECIMAL(32, 14))) = CAST(0.00005 AS DECIMAL(32, 14))
-        THEN exact - exact % CAST(0.0002 AS DECIMAL(32, 14))
-      ELSE ROUND(exact, 4)
-    END AS DECIMAL(24, 4)) AS cost
-FROM (
-  SELECT production_order_id, CAST(SUM(CAST(quantity * unit_cost AS DECIMAL(32, 14))) AS DECIMAL(32, 14)) AS exact
-  FROM material_consumption
-  GROUP BY production_order_id
-) summed;
-
 -- Every production order with its completion and whether it is late.
 CREATE MATERIALIZED VIEW production_order_status WITH ('key' = 'production_order_id') AS
 SELECT
@@ -46,11 +30,9 @@ SELECT
   COALESCE(p.remaining, 0) AS remaining,
   ROUND(CAST(100 * COALESCE(p.completed, 0) AS DECIMAL(28, 6)) / CAST(NULLIF(p.target, 0) AS DECIMAL(24, 6)), 2) AS completion_pct,
   COALESCE(p.steps, 0) AS steps,
-  COALESCE(p.steps_done, 0) AS steps_done,
-  COALESCE(m.cost, 0) + COALESCE(p.cost, 0) AS cost
+  COALESCE(p.steps_done, 0) AS steps_done
 FROM production_order o
-LEFT JOIN production_order_progress p ON p.production_order_id = o.production_order_id
-LEFT JOIN production_order_material m ON m.production_order_id = o.production_order_id;
+LEFT JOIN production_order_progress p ON p.production_order_id = o.production_order_id;
 
 -- Production orders by status, and how many of them are late.
 CREATE MATERIALIZED VIEW production_by_status AS

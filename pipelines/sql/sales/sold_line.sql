@@ -1,13 +1,13 @@
 -- Purpose: the one definition of "sold", which all sales views aggregate.
 -- Grain:   one row per goods line of an invoice or credit note that is not cancelled.
--- Key:     invoice_line_id.
+-- Key:     invoice_line_id; not kept by itself, the views over it share it.
 -- Units:   quantities in the item's unit; net amounts in the document's currency, without tax.
 -- Late data: a late or corrected line changes the day, hour and customer it belongs to.
 -- Source:  sales_invoice_line, sales_invoice, customer, address, item. Group and category are those of now.
 --
 -- Invoices and credit notes are split into columns of their own, so that a sum over any set of rows is plain addition;
 -- `quantity` and `net_amount` are as written on the paper. Customer, address and item may dangle: the line stays.
-CREATE MATERIALIZED VIEW sold_line WITH ('key' = 'invoice_line_id') AS
+CREATE VIEW sold_line AS
 SELECT
   l.invoice_line_id,
   l.invoice_id AS document_id,

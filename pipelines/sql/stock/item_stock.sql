@@ -26,23 +26,30 @@ WHERE item_id IS NOT NULL
   AND invoiced_at > CURRENT_TIMESTAMP - INTERVAL '28' DAY AND invoiced_at <= CURRENT_TIMESTAMP
 GROUP BY item_id;
 
--- Every item with its stock, what open orders want, what sold in 28 days, and its minimum where the ERP has one.
-CREATE MATERIALIZED VIEW item_stock WITH ('key' = 'item_id') AS
+-- Every item with its stock and what open orders want.
+CREATE VIEW item_availability AS
 SELECT
-  m.item_id, m.sku, m.name, m.category_id, m.unit, m.is_active,
+  m.item_id, m.sku, m.name, m.category_id, m.unit, m.is_active, m.list_price,
   COALESCE(q.quantity, 0) AS quantity,
-  COALESCE(d.open_units, 0) AS open_units,
-  COALESCE(s.units, 0) AS units_sold_28d,
-  r.minimum_quantity,
-  m.list_price
+  COALESCE(d.open_units, 0) AS open_units
 FROM item m
 LEFT JOIN item_quantity q ON q.item_id = m.item_id
 LEFT JOIN open_demand_by_item d ON d.item_id = m.item_id
-LEFT JOIN item_sales_28d s ON s.item_id = m.item_id
-LEFT JOIN item_minimum r ON r.item_id = m.item_id;
+WHERE m.kind = 'goods';
+
+-- Every item with its stock, what open orders want, what sold in 28 days, and its minimum where the ERP has one.
+CREATE MATERIALIZED VIEW item_stock WITH ('key' = 'item_id') AS
+SELECT
+  a.item_id, a.sku, a.name, a.category_id, a.unit, a.is_active, a.quantity, a.open_units,
+  COALESCE(s.units, 0) AS units_sold_28d,
+  r.minimum_quantity,
+  a.list_price
+FROM item_availability a
+LEFT JOIN item_sales_28d s ON s.item_id = a.item_id
+LEFT JOIN item_minimum r ON r.item_id = a.item_id;
 
 -- Active items with nothing in stock.
 CREATE MATERIALIZED VIEW items_out_of_stock WITH ('key' = 'item_id') AS
 SELECT item_id, sku, name, quantity, open_units
-FROM item_stock
+FROM item_availability
 WHERE is_active AND quantity <= 0;
