@@ -17,17 +17,17 @@ use crate::tail::{Change, RuleEpoch, SnapshotRow};
 
 /// Open alerts that one rule can have. Rows beyond are counted as errors of the rule and do not fire: a rule that
 /// floods is a mistake in the rule.
-pub const OPEN_ALERTS_PER_RULE_MAX: usize = 10_000;
+pub(crate) const OPEN_ALERTS_PER_RULE_MAX: usize = 10_000;
 /// A firing alert that changes is told again at most this often, wall clock; the last change is always told.
-pub const UPDATE_INTERVAL_MS: i64 = 5_000;
+pub(crate) const UPDATE_INTERVAL_MS: i64 = 5_000;
 
 /// How far a rule's topic has been read into the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// Next offset to read.
-    pub next_offset: i64,
+    pub(crate) next_offset: i64,
     /// Business time of the last epoch, milliseconds since 1970.
-    pub as_of_ms: i64,
+    pub(crate) as_of_ms: i64,
 }
 
 /// What one round changed; stored in one transaction.

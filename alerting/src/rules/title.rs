@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// Steps a template may take; a title of a few columns takes about twenty.
 const FUEL: u64 = 5_000;
 /// Longer titles are cut and end in an ellipsis.
-pub const TITLE_CHARS_MAX: usize = 200;
+pub(super) const TITLE_CHARS_MAX: usize = 200;
 /// Longer texts in the row are cut before the template sees them.
 const CELL_CHARS_MAX: usize = 500;
 const RECURSION_MAX: usize = 16;
