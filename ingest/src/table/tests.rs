@@ -1,1 +1,331 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arrow::array::RecordBatch;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use bytes::Bytes;
+use model::{Delta, Record, SourceTable, SqlFile};
+use proptest::prelude::*;
+
+use super::{Applied, TableState};
+use crate::decode::{Changes, Decoded, Decoder, Undecodable};
+
+const COLUMNS: &str = "name STRING, qty DECIMAL(12, 2), n INT, f DOUBLE, b BOOLEAN, d DATE, ts TIMESTAMP_LTZ(6), \
+    tm TIME(3), raw BYTES, tags ARRAY<STRING>, big STRING";
+
+fn table(key: &str, format: &str) -> SourceTable {
+    let columns = key.replace(", ", " BIGINT, ");
+    let text = format!(
+        "CREATE TABLE t ({columns} BIGINT, {COLUMNS}, PRIMARY KEY ({key}) NOT ENFORCED, WATERMARK FOR ts AS ts)
+         WITH ('connector' = 'kafka', 'topic' = 't', 'format' = '{format}')"
+    );
+    crate::ddl::parse_tables(&[SqlFile { path: "t.sql".to_owned(), text }]).unwrap().remove(0)
+}
+
+/// A table with its decoder, fed record by record.
+struct Fed {
+    decoder: Decoder,
+    changes: Changes,
+    state: TableState,
+    topic: Arc<str>,
+}
+
+impl Fed {
+    fn new(table: &SourceTable) -> Self {
+        Self {
+            decoder: Decoder::new(table, 1 << 20),
+            changes: Changes::new(&table.schema),
+            state: TableState::new(table),
+            topic: Arc::from("t"),
+        }
+    }
+
+    fn push(&mut self, key: Option<&str>, value: Option<&str>) -> Result<Decoded, Undecodable> {
+        let bytes = |text: Option<&str>| text.map(|t| Bytes::copy_from_slice(t.as_bytes()));
+        let record = Record { offset: 0, timestamp_ms: 0, key: bytes(key), value: bytes(value), headers: Vec::new() };
+        self.decoder.decode(&self.topic, 0, &record, &mut self.changes)
+    }
+
+    fn apply(&mut self) -> Applied {
+        let applied = self.state.apply(&mut self.changes, i64::MAX).unwrap();
+        self.changes.clear();
+        applied
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let mut rows = text(&self.state.rows().unwrap());
+        rows.sort();
+        rows
+    }
+}
+
+fn text(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns: Vec<ArrayFormatter<'_>> =
+        batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options).unwrap()).collect();
+    (0..batch.num_rows())
+        .map(|row| columns.iter().map(|c| c.value(row).to_string()).collect::<Vec<_>>().join("|"))
+        .collect()
+}
+
+/// Adds a delta to weighted rows, net per epoch: no row may come and go in one delta.
+fn add(sums: &mut BTreeMap<String, i64>, delta: &Delta) {
+    let rows = text(&delta.rows);
+    for (i, row) in rows.iter().enumerate() {
+        let weight = delta.weights.value(i);
+        assert!(rows.iter().enumerate().all(|(j, other)| j == i || other != row), "{row} is twice in one delta");
+        *sums.entry(row.clone()).or_default() += weight;
+    }
+    sums.retain(|_, weight| *weight != 0);
+    assert!(sums.values().all(|w| *w == 1), "{sums:?}");
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// `keep_big`: the connector leaves the long text out.
+    Upsert {
+        key: u8,
+        seed: u32,
+        keep_big: bool,
+    },
+    Delete {
+        key: u8,
+    },
+    Tombstone {
+        key: u8,
+    },
+    Truncate,
+}
+
+fn op(with_lone_tombstones: bool) -> impl Strategy<Value = Op> {
+    let key = 0..5_u8;
+    prop_oneof![
+        8 => (key.clone(), 0..60_u32, any::<bool>()).prop_map(|(key, seed, keep_big)| Op::Upsert { key, seed, keep_big }),
+        3 => key.clone().prop_map(|key| Op::Delete { key }),
+        2 => key.prop_map(move |key| if with_lone_tombstones { Op::Tombstone { key } } else { Op::Delete { key } }),
+        1 => Just(if with_lone_tombstones { Op::Delete { key: 0 } } else { Op::Truncate }),
+    ]
+}
+
+fn columns(seed: u32, big: &str) -> String {
+    let pick = |n: u32, some: &str| if seed % n == 0 { "null".to_owned() } else { some.to_owned() };
+    let name = ["", "Grüße", "a\\\"b\\n", "\\u00e9\\ud83d\\ude00", "قطعة", "plain"][seed as usize % 6];
+    format!(
+        r#""name":{},"qty":{},"n":{},"f":{},"b":{},"d":{},"ts":{},"tm":{},"raw":{},"tags":{},"big":"{big}","extra":{{"x":[1]}}"#,
+        pick(7, &format!("\"{name}\"")),
+        pick(5, &format!("\"{}.{:02}\"", i64::from(seed) - 30, seed)),
+        pick(3, &seed.to_string()),
+        pick(11, &format!("{}.5", seed)),
+        pick(2, if seed % 4 == 1 { "true" } else { "false" }),
+        pick(13, &(i64::from(seed) * 1000 - 30_000).to_string()),
+        pick(17, &format!("\"20{:02}-02-03T04:05:06.{seed:06}Z\"", seed)),
+        pick(19, &(seed * 1000).to_string()),
+        pick(4, "\"3q2+7w==\""),
+        pick(6, &format!("[\"x{seed}\",null,\"y\"]")),
+    )
+}
+
+fn key_json(key: u8) -> String {
+    format!(r#"{{"id":{key},"part":{}}}"#, key % 2)
+}
+
+/// The records of an operation, and what it means for a plain map of rows.
+fn play(
+    op: &Op,
+    lsn: i64,
+    model: &mut BTreeMap<u8, String>,
+    bigs: &mut BTreeMap<u8, String>,
+) -> Vec<(String, Option<String>)> {
+    match op {
+        Op::Upsert { key, seed, keep_big } => {
+            let known = model.contains_key(key);
+            let big = format!("long {seed}");
+            let sent = if *keep_big && known { "__debezium_unavailable_value" } else { &big };
+            if !(*keep_big && known) {
+                bigs.insert(*key, big.clone());
+            }
+            model.insert(*key, columns(*seed, &bigs[key]));
+            let (id, part) = (key, key % 2);
+            let value = format!(
+                r#"{{"before":null,"after":{{"id":{id},"part":{part},{}}},"source":{{"table":"t","lsn":{lsn}}},"op":"u","ts_ms":1}}"#,
+                columns(*seed, sent)
+            );
+            vec![(key_json(*key), Some(value))]
+        }
+        Op::Delete { key } => {
+            model.remove(key);
+            let value = format!(
+                r#"{{"before":{{"id":{key},"part":{},{}}},"after":null,"source":{{"lsn":{lsn}}},"op":"d"}}"#,
+                key % 2,
+                columns(0, "")
+            );
+            vec![(key_json(*key), Some(value)), (key_json(*key), None)]
+        }
+        Op::Tombstone { key } => {
+            model.remove(key);
+            vec![(key_json(*key), None)]
+        }
+        Op::Truncate => {
+            model.clear();
+            vec![(String::new(), Some(format!(r#"{{"source":{{"lsn":{lsn}}},"op":"t"}}"#)))]
+        }
+    }
+}
+
+/// The rows of the model, decoded one by one into an empty table.
+fn expected(table: &SourceTable, model: &BTreeMap<u8, String>) -> Vec<String> {
+    let mut fed = Fed::new(table);
+    for (key, columns) in model {
+        let value = format!(r#"{{"id":{key},"part":{},{columns}}}"#, key % 2);
+        fed.push(None, Some(&value)).unwrap();
+    }
+    fed.apply();
+    fed.rows()
+}
+
+/// Feeds the records, cutting an epoch after each index in `cuts`, and checks the sum of all deltas.
+fn feed(table: &SourceTable, records: &[(String, Option<String>)], cuts: &[usize]) -> Vec<String> {
+    let mut fed = Fed::new(table);
+    let mut sums = BTreeMap::new();
+    for (i, (key, value)) in records.iter().enumerate() {
+        let key = Some(key.as_str()).filter(|k| !k.is_empty());
+        fed.push(key, value.as_deref()).unwrap();
+        if cuts.contains(&i) {
+            let applied = fed.apply();
+            assert!(applied.refused.is_empty());
+            add(&mut sums, &applied.delta);
+        }
+    }
+    add(&mut sums, &fed.apply().delta);
+    let rows = fed.rows();
+    assert_eq!(sums.into_keys().collect::<Vec<_>>(), rows);
+    assert_eq!(fed.state.len(), rows.len());
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A connector that crashes sends the end of its history again; nothing of that may be seen.
+    #[test]
+    fn what_is_sent_again_changes_nothing(
+        ops in prop::collection::vec(op(false), 1..40),
+        crashes in prop::collection::vec((0..60_usize, 0..60_usize), 0..4),
+        cuts in prop::collection::vec(0..120_usize, 0..8),
+        composite in any::<bool>(),
+    ) {
+        let table = table(if composite { "id, part" } else { "id" }, "debezium-json");
+        let (mut model, mut bigs) = (BTreeMap::new(), BTreeMap::new());
+        let history: Vec<_> =
+            ops.iter().zip(1..).map(|(op, n)| play(op, n * 10, &mut model, &mut bigs)).collect();
+        let mut sent: Vec<(String, Option<String>)> = Vec::new();
+        for (i, records) in history.iter().enumerate() {
+            sent.extend(records.iter().cloned());
+            for (_, back) in crashes.iter().filter(|(at, _)| at % history.len() == i) {
+                sent.extend(history[i.saturating_sub(*back)..=i].iter().flatten().cloned());
+            }
+        }
+        prop_assert_eq!(feed(&table, &sent, &cuts), expected(&table, &model));
+    }
+
+    /// Without positions and without delete events, as on a compacted topic.
+    #[test]
+    fn tombstones_alone_delete(
+        ops in prop::collection::vec(op(true), 1..40),
+        cuts in prop::collection::vec(0..60_usize, 0..8),
+    ) {
+        let table = table("id, part", "json");
+        let mut model = BTreeMap::new();
+        let mut records = Vec::new();
+        for op in &ops {
+            match op {
+                Op::Upsert { key, seed, .. } => {
+                    let columns = columns(*seed, "text");
+                    records.push((key_json(*key), Some(format!(r#"{{"id":{key},"part":{},{columns}}}"#, key % 2))));
+                    model.insert(*key, columns);
+                }
+                Op::Delete { key } | Op::Tombstone { key } => {
+                    records.push((key_json(*key), None));
+                    model.remove(key);
+                }
+                Op::Truncate => {}
+            }
+        }
+        prop_assert_eq!(feed(&table, &records, &cuts), expected(&table, &model));
+    }
+}
+
+fn envelope(op: &str, row: &str, lsn: i64) -> String {
+    let (before, after) = if op == "d" { (row, "null") } else { ("null", row) };
+    format!(r#"{{"before":{before},"after":{after},"source":{{"lsn":{lsn}}},"op":"{op}"}}"#)
+}
+
+#[test]
+fn a_row_that_ends_as_it_began_gives_nothing() {
+    let table = table("id", "debezium-json");
+    let mut fed = Fed::new(&table);
+    fed.push(None, Some(&envelope("c", r#"{"id":1,"n":5}"#, 1))).unwrap();
+    assert_eq!(fed.apply().delta.len(), 1);
+    for (n, lsn) in [(6, 2), (7, 3), (5, 4)] {
+        fed.push(None, Some(&envelope("u", &format!(r#"{{"id":1,"n":{n}}}"#), lsn))).unwrap();
+    }
+    assert_eq!(fed.apply().delta.len(), 0);
+    fed.push(None, Some(&envelope("c", r#"{"id":2,"n":5}"#, 5))).unwrap();
+    fed.push(None, Some(&envelope("d", r#"{"id":2,"n":0}"#, 6))).unwrap();
+    assert_eq!(fed.apply().delta.len(), 0);
+    for (n, lsn) in [(8, 7), (9, 8)] {
+        fed.push(None, Some(&envelope("u", &format!(r#"{{"id":1,"n":{n}}}"#), lsn))).unwrap();
+    }
+    let delta = fed.apply().delta;
+    let rows: Vec<_> = text(&delta.rows).iter().map(|r| r.split('|').nth(3).unwrap().to_owned()).collect();
+    assert_eq!((rows, delta.weights.values().to_vec()), (vec!["5".to_owned(), "9".to_owned()], vec![-1, 1]));
+}
+
+#[test]
+fn what_is_late_to_a_truncate_or_a_delete_stays_away() {
+    let table = table("id", "debezium-json");
+    let mut fed = Fed::new(&table);
+    fed.push(None, Some(&envelope("c", r#"{"id":1}"#, 10))).unwrap();
+    fed.push(None, Some(&envelope("c", r#"{"id":2}"#, 30))).unwrap();
+    fed.push(None, Some(r#"{"source":{"lsn":20},"op":"t"}"#)).unwrap();
+    fed.push(None, Some(&envelope("c", r#"{"id":3}"#, 15))).unwrap();
+    // A delete of a key that was never seen is remembered too.
+    fed.push(None, Some(&envelope("d", r#"{"id":4}"#, 50))).unwrap();
+    fed.push(None, Some(&envelope("u", r#"{"id":4}"#, 40))).unwrap();
+    let applied = fed.apply();
+    assert_eq!((applied.n_old, fed.state.len()), (2, 1));
+    assert!(fed.rows()[0].starts_with("2|"));
+}
+
+#[test]
+fn an_unchanged_value_of_an_unknown_row_is_null_or_refused() {
+    let mut strict = table("id", "debezium-json");
+    let mut fed = Fed::new(&strict);
+    let row = r#"{"id":1,"n":1,"big":"__debezium_unavailable_value"}"#;
+    fed.push(None, Some(&envelope("u", row, 1))).unwrap();
+    assert!(fed.apply().refused.is_empty());
+    assert!(fed.rows()[0].ends_with("|NULL"));
+
+    let fields: Vec<_> = strict.schema.fields().iter().map(|f| f.as_ref().clone()).collect();
+    let strict_fields: Vec<_> =
+        fields.into_iter().map(|f| if f.name() == "big" { f.with_nullable(false) } else { f }).collect();
+    strict.schema = Arc::new(arrow::datatypes::Schema::new(strict_fields));
+    let mut fed = Fed::new(&strict);
+    fed.push(None, Some(&envelope("u", row, 2))).unwrap();
+    let applied = fed.apply();
+    assert_eq!(applied.refused[0].1, Undecodable::UnknownUnchanged { column: "big".to_owned() });
+    // The record was not used, so sending the row whole at that position still counts.
+    fed.push(None, Some(&envelope("u", r#"{"id":1,"big":"x"}"#, 2))).unwrap();
+    assert_eq!(fed.apply().delta.len(), 1);
+}
+
+#[test]
+fn event_time_is_the_largest_that_is_believed() {
+    let table = table("id", "debezium-json");
+    let mut fed = Fed::new(&table);
+    for (id, ts) in [(1, "\"2025-01-01T00:00:00Z\""), (2, "\"2999-01-01T00:00:00Z\""), (3, "null")] {
+        fed.push(None, Some(&envelope("c", &format!(r#"{{"id":{id},"ts":{ts}}}"#), 1))).unwrap();
+    }
+    let applied = fed.state.apply(&mut fed.changes, 1_800_000_000_000_000).unwrap();
+    assert_eq!(applied.event_time_us, Some(1_735_689_600_000_000));
+}
