@@ -244,6 +244,8 @@ async fn json_is_compressed_and_headers_are_strict() {
     let mut text = String::new();
     flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut text).unwrap();
     assert!(text.contains(r#""name":"stock""#), "{text}");
+    let headers = [headers[0], ("accept-encoding", "gzip, deflate, br")];
+    assert_eq!(site.get_with("/api/v1/views", &headers).await.header("content-encoding"), "br");
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
     assert!(answer.header("content-security-policy").starts_with("default-src 'self';"));
 }
