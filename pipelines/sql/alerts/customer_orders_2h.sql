@@ -12,7 +12,7 @@ FROM (
     customer_id, COUNT(*) AS orders, SUM(net_amount) AS net_amount,
     MIN(ordered_at) AS first_order_at, MAX(ordered_at) AS last_order_at
   FROM sales_order
-  WHERE customer_id IS NOT NULL AND NOT is_cancelled
+  WHERE customer_id IS NOT NULL AND NOT is_quote AND NOT is_cancelled
     AND ordered_at > CURRENT_TIMESTAMP - INTERVAL '2' HOUR AND ordered_at <= CURRENT_TIMESTAMP
   GROUP BY customer_id
 ) o

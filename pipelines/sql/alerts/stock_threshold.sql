@@ -17,20 +17,21 @@ SELECT CAST(3 AS DECIMAL(20, 6)) AS cover_days, CAST(20 AS DECIMAL(20, 6)) AS un
 CREATE VIEW item_stock_threshold AS
 SELECT
   t.item_id, t.sku, t.name, t.quantity, t.threshold, t.open_units, t.units_sold_28d,
-  CASE
-    WHEN t.week_demand > t.quantity
-      THEN ROUND(CAST((t.week_demand - t.quantity) * t.price AS DECIMAL(32, 6)), 2)
-    ELSE CAST(0 AS DECIMAL(32, 6))
-  END AS value_at_risk
+  CAST(
+    CASE
+      WHEN t.week_demand > t.quantity THEN CAST((t.week_demand - t.quantity) * t.price AS DECIMAL(32, 6))
+      ELSE CAST(0 AS DECIMAL(32, 6))
+    END AS DECIMAL(20, 2)) AS value_at_risk
 FROM (
   SELECT
     s.item_id, s.sku, s.name, s.quantity, s.open_units, s.units_sold_28d,
-    COALESCE(
-      s.minimum_quantity,
-      CASE
-        WHEN s.units_sold_28d >= g.units_sold_28d_min
-          THEN ROUND(CAST(s.units_sold_28d * g.cover_days / 28 AS DECIMAL(24, 6)), 2)
-      END) AS threshold,
+    CAST(
+      COALESCE(
+        CAST(s.minimum_quantity AS DECIMAL(20, 6)),
+        CASE
+          WHEN s.units_sold_28d >= g.units_sold_28d_min
+            THEN CAST(CAST(s.units_sold_28d * g.cover_days / 28 AS DECIMAL(20, 2)) AS DECIMAL(20, 6))
+        END) AS DECIMAL(20, 6)) AS threshold,
     CAST(s.open_units + s.units_sold_28d / 4 AS DECIMAL(20, 6)) AS week_demand,
     CAST(COALESCE(s.list_price, 0) AS DECIMAL(18, 6)) AS price
   FROM item_stock s
