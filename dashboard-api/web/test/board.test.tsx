@@ -16,13 +16,18 @@ const sales = {
 };
 
 let store: BoardStore;
+let clockMs: number;
 const live = { retryNow: vi.fn(), signIn: vi.fn(), stop: vi.fn() };
 
 beforeEach(() => {
   localStorage.clear();
   startTheme();
   // Every update is shown at once.
-  store = new BoardStore((callback) => callback());
+  clockMs = Date.now();
+  store = new BoardStore(
+    (callback) => callback(),
+    () => clockMs,
+  );
   render(<App store={store} live={live} />);
 });
 afterEach(() => {
@@ -47,6 +52,7 @@ test('a tile shows value, comparison and data time, and follows a change', () =>
   expect(tile('revenueToday').getByText('25% of yesterday’s €5,000')).toBeTruthy();
   // Nothing was sold yesterday: no ratio, but still the number.
   expect(tile('unitsToday').getByText('yesterday 0')).toBeTruthy();
+  clockMs += 2_000;
   act(() =>
     store.viewChange('kpi_sales_today', {
       epoch: 2,

@@ -31,7 +31,8 @@ async function server(port = 0, n = 0): Promise<{ server: Server; set: (n: numbe
 }
 
 function page(port: number): { store: BoardStore; live: Live; board: () => Board; n: () => unknown } {
-  const store = new BoardStore();
+  // Shown at once: the test wants to see short states too.
+  const store = new BoardStore((callback) => callback());
   const live = startLive({
     store,
     base: `http://127.0.0.1:${port}`,

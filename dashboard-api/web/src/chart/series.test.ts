@@ -3,15 +3,18 @@ import { fromSnapshot } from '../wire/view';
 import { dailySeries, drawn, exactSum } from './series';
 
 const sales = (...days: [string, string | null][]) =>
-  fromSnapshot({
-    view: 'sales_by_day',
-    key: ['record_date'],
-    columns: [],
-    rows: days.map(([record_date, revenue_net]) => ({ record_date, revenue_net })),
-    epoch: 1,
-    as_of_ms: 1,
-    empty_inputs: [],
-  });
+  fromSnapshot(
+    {
+      view: 'sales_by_day',
+      key: ['record_date'],
+      columns: [],
+      rows: days.map(([record_date, revenue_net]) => ({ record_date, revenue_net })),
+      epoch: 1,
+      as_of_ms: 1,
+      empty_inputs: [],
+    },
+    0,
+  );
 
 test('every calendar day up to the newest one; a day without a row is a gap', () => {
   const series = dailySeries(sales(['2025-10-25', '1.00'], ['2025-10-27', '3.00'], ['2025-10-24', '0.50']));

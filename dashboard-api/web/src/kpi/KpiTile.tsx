@@ -99,7 +99,7 @@ function Figure({ spec, view }: { spec: TileSpec; view: ViewState }) {
 /** Which way the number went with the last change of its view. */
 function Trend({ spec, view }: { spec: TileSpec; view: ViewState }) {
   const { m } = useTexts();
-  const before = approximate(view.samples.at(-2)?.[spec.column]);
+  const before = approximate(view.samples.at(-2)?.row[spec.column]);
   const now = approximate(firstRow(view.rows)?.[spec.column]);
   const direction = before === null || now === null || before === now ? null : now > before ? 'up' : 'down';
   if (direction === null) return null;
@@ -127,7 +127,7 @@ function Course({
   const sales = useBoard((board) => (spec.daily ? board.views[SALES_VIEW] : undefined));
   const values = spec.daily
     ? drawn(dailySeries(sales, SPARK_DAYS), spec.daily)
-    : (view?.samples ?? []).map((sample) => approximate(sample[spec.column]));
+    : (view?.samples ?? []).map((sample) => approximate(sample.row[spec.column]));
   return (
     <div className={styles.course}>
       <div className={styles.track}>

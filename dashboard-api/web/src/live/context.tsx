@@ -1,5 +1,5 @@
 /** Hands the store to the widgets, and one clock that ticks for all of them. */
-import { createContext, type ReactNode, useContext, useSyncExternalStore } from 'react';
+import { createContext, type ReactNode, useCallback, useContext, useSyncExternalStore } from 'react';
 import type { Live } from './connection';
 import type { Board, BoardStore } from './store';
 
@@ -56,8 +56,8 @@ export function useBoardAt<T extends string | number | boolean | null>(
   select: (board: Board, nowMs: number) => T,
 ): T {
   const { store } = useBoardContext();
-  return useSyncExternalStore(
-    (listener) => {
+  const subscribe = useCallback(
+    (listener: () => void) => {
       const offStore = store.subscribe(listener);
       const offTick = subscribeTick(listener);
       return () => {
@@ -65,8 +65,9 @@ export function useBoardAt<T extends string | number | boolean | null>(
         offTick();
       };
     },
-    () => select(store.get(), tickMs),
+    [store],
   );
+  return useSyncExternalStore(subscribe, () => select(store.get(), tickMs));
 }
 
 function subscribeOnline(listener: () => void): () => void {

@@ -1,5 +1,5 @@
 /**
- * The board's one store: all that came from the server, replaced as a whole and shown once per frame.
+ * The board's one store: all that came from the server, replaced as a whole and shown at most four times a second.
  *
  * In: snapshots, changes and connection states. Out: an immutable `Board` through `get` and `subscribe`, made
  * for `useSyncExternalStore`. A value that did not change keeps its identity, so a widget renders only when
@@ -61,10 +61,28 @@ export const EMPTY_BOARD: Board = {
   waiting: 0,
 };
 
-/** Calls back before the next frame; on a hidden page, where no frames come, soon. */
-export function nextFrame(callback: () => void): void {
-  if (typeof document === 'undefined' || document.hidden) setTimeout(callback, 50);
-  else requestAnimationFrame(callback);
+/** The page shows at most four states a second: faster changes cannot be read, and must not flicker. */
+const SHOWN_EVERY_MS = 250;
+
+/**
+ * Calls back before the next frame, but not sooner than `SHOWN_EVERY_MS` after the time before; on a hidden page,
+ * where no frames come, soon.
+ */
+export function pacedFrames(): (callback: () => void) => void {
+  let shownMs = Number.NEGATIVE_INFINITY;
+  return (callback) => {
+    const show = () => {
+      shownMs = performance.now();
+      callback();
+    };
+    const frame = () => {
+      if (typeof document === 'undefined' || document.hidden) setTimeout(show, 50);
+      else requestAnimationFrame(show);
+    };
+    const waitMs = shownMs + SHOWN_EVERY_MS - performance.now();
+    if (waitMs > 0) setTimeout(frame, waitMs);
+    else frame();
+  };
 }
 
 export class BoardStore {
@@ -77,7 +95,7 @@ export class BoardStore {
   readonly #schedule: (callback: () => void) => void;
   readonly #now: () => number;
 
-  constructor(schedule = nextFrame, now: () => number = Date.now) {
+  constructor(schedule = pacedFrames(), now: () => number = Date.now) {
     this.#schedule = schedule;
     this.#now = now;
   }
@@ -102,7 +120,7 @@ export class BoardStore {
   }
 
   viewSnapshot(snapshot: ViewSnapshot): void {
-    const view = fromSnapshot(snapshot, this.#latest.views[snapshot.view]);
+    const view = fromSnapshot(snapshot, this.#now(), this.#latest.views[snapshot.view]);
     const { [snapshot.view]: _gone, ...absent } = this.#latest.absent;
     this.#data({ views: { ...this.#latest.views, [snapshot.view]: view }, absent });
   }
@@ -110,7 +128,7 @@ export class BoardStore {
   viewChange(name: string, change: ViewChange): void {
     const before = this.#latest.views[name];
     if (!before) return;
-    this.#data({ views: { ...this.#latest.views, [name]: applyChange(before, change) } });
+    this.#data({ views: { ...this.#latest.views, [name]: applyChange(before, change, this.#now()) } });
   }
 
   viewAbsent(name: string, absence: Absence): void {

@@ -1,6 +1,15 @@
 import { expect, test } from 'vitest';
-import type { Row, ViewSnapshot } from './schema';
-import { applyChange, fromSnapshot, SAMPLES_MAX } from './view';
+import type { Row, ViewChange, ViewSnapshot } from './schema';
+import {
+  applyChange as applyAt,
+  fromSnapshot as fromSnapshotAt,
+  SAMPLE_MS,
+  SAMPLES_MAX,
+  type ViewState,
+} from './view';
+
+const fromSnapshot = (snapshot: ViewSnapshot) => fromSnapshotAt(snapshot, 0);
+const applyChange = (view: ViewState, change: ViewChange) => applyAt(view, change, 0);
 
 const snapshot = (rows: Row[], key: string[]): ViewSnapshot => ({
   view: 'v',
@@ -64,12 +73,30 @@ test('a one-row view whose every column is its key keeps its row when old and ne
 
 test('the course of a one-row view is bounded and outlives a new snapshot', () => {
   let view = fromSnapshot(snapshot([{ n: 0 }], []));
-  for (let n = 1; n <= 2 * SAMPLES_MAX; n += 1) {
-    view = applyChange(view, { epoch: n, as_of_ms: n, changes: [{ key: {}, row: { n } }] });
+  const last = 2 * SAMPLES_MAX;
+  for (let n = 1; n <= last; n += 1) {
+    view = applyAt(view, { epoch: n, as_of_ms: n, changes: [{ key: {}, row: { n } }] }, n * SAMPLE_MS);
   }
   expect(view.samples).toHaveLength(SAMPLES_MAX);
-  const again = fromSnapshot(snapshot([{ n: -1 }], []), view);
+  const again = fromSnapshotAt(snapshot([{ n: -1 }], []), (last + 1) * SAMPLE_MS, view);
   expect(again.samples).toHaveLength(SAMPLES_MAX);
-  expect(again.samples.at(-1)).toEqual({ n: -1 });
-  expect(again.samples.at(-2)).toEqual({ n: 2 * SAMPLES_MAX });
+  expect(again.samples.slice(-2).map((sample) => sample.row.n)).toEqual([last, -1]);
+});
+
+test('changes within a second share a sample, which holds the newest', () => {
+  let view = fromSnapshot(snapshot([{ n: 0 }], []));
+  for (const [n, atMs] of [
+    [1, 400],
+    [2, 999],
+    [3, 1_000],
+    [4, 1_900],
+    [5, 2_000],
+  ] as const) {
+    view = applyAt(view, { epoch: n, as_of_ms: n, changes: [{ key: {}, row: { n } }] }, atMs);
+  }
+  expect(view.samples.map((sample) => [sample.atMs, sample.row.n])).toEqual([
+    [0, 2],
+    [1_000, 4],
+    [2_000, 5],
+  ]);
 });
