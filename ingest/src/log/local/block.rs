@@ -81,6 +81,27 @@ pub(super) fn head(block: &[u8]) -> Option<(i64, i64)> {
     Some((i64::from(count), max_timestamp_ms))
 }
 
+/// The next record within a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    at: usize,
+    offset: i64,
+    end: i64,
+}
+
+impl Place {
+    /// The first record of a block whose first offset is `base`; `None` if the block is damaged.
+    pub(super) fn start_of(block: &[u8], base: i64) -> Option<Self> {
+        let (count, _) = head(block)?;
+        Some(Self { at: HEAD_BYTES, offset: base, end: base + count })
+    }
+
+    /// One more than the offset of the block's last record.
+    pub(super) fn end(&self) -> i64 {
+        self.end
+    }
+}
+
 /// Takes blocks apart. Keeps the header names it has seen, since a topic's records repeat them.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
@@ -88,19 +109,19 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Appends the records of a block whose first offset is `base`, from offset `from` on, while `take` says so.
+    /// Appends the records of a block from `place` on, without those before offset `from`, while `take` says so for a
+    /// record's bytes. Returns whether the block's end was reached; if not, `place` is at the record not taken.
     /// `None` if the block is damaged.
     pub(super) fn decode(
         &mut self,
         block: &Bytes,
-        base: i64,
+        place: &mut Place,
         from: i64,
         out: &mut Vec<Record>,
         mut take: impl FnMut(usize) -> bool,
-    ) -> Option<()> {
-        let (count, _) = head(block)?;
-        let mut at = HEAD_BYTES;
-        for offset in base..base + count {
+    ) -> Option<bool> {
+        while place.offset < place.end {
+            let mut at = place.at;
             let fixed = block.get(at..at + RECORD_HEAD_BYTES)?;
             let timestamp_ms = i64::from_le_bytes(fixed[..8].try_into().ok()?);
             let key_len = i32::from_le_bytes(fixed[8..12].try_into().ok()?);
@@ -109,23 +130,19 @@ impl Decoder {
             at += RECORD_HEAD_BYTES;
             let payload_at = at;
             at += usize::try_from(key_len).unwrap_or(0) + usize::try_from(value_len).unwrap_or(0);
-            let skipped = offset < from;
-            if skipped && n_headers == 0 {
-                continue;
+            if place.offset >= from && !take(at - payload_at) {
+                return Some(false);
             }
             let headers = self.headers(block, &mut at, n_headers)?;
-            if skipped {
-                continue;
+            if place.offset >= from {
+                let mut part_at = payload_at;
+                let key = part(block, &mut part_at, key_len)?;
+                let value = part(block, &mut part_at, value_len)?;
+                out.push(Record { offset: place.offset, timestamp_ms, key, value, headers });
             }
-            if !take(at - payload_at) {
-                return Some(());
-            }
-            let mut part_at = payload_at;
-            let key = part(block, &mut part_at, key_len)?;
-            let value = part(block, &mut part_at, value_len)?;
-            out.push(Record { offset, timestamp_ms, key, value, headers });
+            *place = Place { at, offset: place.offset + 1, ..*place };
         }
-        Some(())
+        Some(true)
     }
 
     fn headers(&mut self, block: &Bytes, at: &mut usize, count: u16) -> Option<Vec<(Arc<str>, Bytes)>> {
@@ -201,7 +218,15 @@ mod tests {
             }
             let block = builder.finish();
             let mut out = Vec::new();
-            prop_assert!(Decoder::default().decode(&block, 100, 100 + from, &mut out, |_| true).is_some());
+            let mut place = Place::start_of(&block, 100).unwrap();
+            // In pieces of three records.
+            loop {
+                let mut left = 3;
+                let take = |_| { left -= 1; left >= 0 };
+                if Decoder::default().decode(&block, &mut place, 100 + from, &mut out, take).unwrap() {
+                    break;
+                }
+            }
             let expected: Vec<_> = records
                 .iter()
                 .enumerate()
@@ -217,7 +242,7 @@ mod tests {
             prop_assert_eq!(out, expected);
         }
 
-        /// Whatever is cut off, nothing panics and the damage is told, unless only the last record's end is whole.
+        /// Whatever is cut off, nothing panics and the damage is told.
         #[test]
         fn a_cut_block_is_damaged(records in vec(any_record(), 1..5), cut in 1usize..30) {
             let mut builder = BlockBuilder::with_capacity(0);
@@ -226,7 +251,8 @@ mod tests {
             }
             let block = builder.finish();
             let block = block.slice(..block.len() - cut.min(block.len()));
-            prop_assert!(Decoder::default().decode(&block, 0, 0, &mut Vec::new(), |_| true).is_none());
+            let decode = |mut place| Decoder::default().decode(&block, &mut place, 0, &mut Vec::new(), |_| true);
+            prop_assert!(Place::start_of(&block, 0).and_then(decode).is_none());
         }
     }
 }

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use metrics::counter;
 use model::{LogBatch, LogError, LogReader, Offsets, PollLimit, Record};
 use tracing::warn;
 
-use super::block::{self, Decoder};
+use super::block::{Decoder, Place};
 use super::store::{Store, block_key, offset_of, storage_error};
 use super::{Partition, Shared, Topic};
 use crate::log::selection::Selection;
@@ -25,6 +26,8 @@ struct Cursor {
     position: i64,
     /// Whether a block starts at `position`, as far as is known. If not, the one that contains it must be looked for.
     aligned: bool,
+    /// A block that was read in part: the next record is in it.
+    open: Option<(Bytes, Place)>,
 }
 
 impl Cursor {
@@ -87,7 +90,7 @@ impl LocalReader {
             );
             counter!("log_start_offsets_missing_total", "log" => "local").increment(1);
         }
-        Cursor { topic: Arc::clone(topic), partition: Arc::clone(partition), position, aligned: false }
+        Cursor { topic: Arc::clone(topic), partition: Arc::clone(partition), position, aligned: false, open: None }
     }
 
     /// What is waiting now, up to the limit.
@@ -206,16 +209,23 @@ fn read_cursor(
     if cursor.position < earliest {
         cursor.position = earliest;
         cursor.aligned = false;
+        cursor.open = None;
     }
     let mut records = Vec::new();
     if cursor.position >= end {
         return Ok(records);
     }
     let table = store.records(cursor.topic.entry.compacted);
+    let (topic, number) = (Arc::clone(&cursor.topic), cursor.partition.number);
     let damaged = || LogError::Corrupt {
-        place: format!("topic {} partition {}", cursor.topic.name, cursor.partition.number),
+        place: format!("topic {} partition {number}", topic.name),
         reason: "a block is unreadable".to_owned(),
     };
+    if let Some(open) = cursor.open.take()
+        && !read_block(cursor, open, decoder, &mut records, share, left).ok_or_else(damaged)?
+    {
+        return Ok(records);
+    }
     let mut start = cursor.position;
     if !cursor.aligned && !cursor.topic.entry.compacted {
         let at_or_before = block_key(cursor.partition.key, 0)..=block_key(cursor.partition.key, start);
@@ -225,24 +235,10 @@ fn read_cursor(
     }
     for guard in table.range(block_key(cursor.partition.key, start)..block_key(cursor.partition.key, end)) {
         let (key, block) = guard.into_inner().map_err(storage_error)?;
-        let block = bytes::Bytes::from(block);
+        let block = Bytes::from(block);
         let first = offset_of(&key).ok_or_else(damaged)?;
-        let (count, _) = block::head(&block).ok_or_else(damaged)?;
-        let mut stopped = false;
-        let take = |bytes| {
-            let taken = left.take(bytes);
-            stopped = !taken;
-            taken
-        };
-        decoder.decode(&block, first, cursor.position, &mut records, take).ok_or_else(damaged)?;
-        if stopped {
-            cursor.position = records.last().map_or(cursor.position, |record| record.offset + 1);
-            cursor.aligned = false;
-            return Ok(records);
-        }
-        cursor.position = cursor.position.max(first + count);
-        cursor.aligned = true;
-        if records.len() >= share {
+        let place = Place::start_of(&block, first).ok_or_else(damaged)?;
+        if !read_block(cursor, (block, place), decoder, &mut records, share, left).ok_or_else(damaged)? {
             return Ok(records);
         }
     }
@@ -250,4 +246,30 @@ fn read_cursor(
     cursor.position = cursor.position.max(end);
     cursor.aligned = true;
     Ok(records)
+}
+
+/// Reads from a block and moves the cursor. Returns whether to go on with the next block; `None` if this one is damaged.
+fn read_block(
+    cursor: &mut Cursor,
+    (block, mut place): (Bytes, Place),
+    decoder: &mut Decoder,
+    records: &mut Vec<Record>,
+    share: usize,
+    left: &mut Left,
+) -> Option<bool> {
+    let mut n_taken = records.len();
+    let take = |bytes| {
+        let taken = n_taken < share && left.take(bytes);
+        n_taken += usize::from(taken);
+        taken
+    };
+    if decoder.decode(&block, &mut place, cursor.position, records, take)? {
+        cursor.position = cursor.position.max(place.end());
+        cursor.aligned = true;
+        return Some(records.len() < share);
+    }
+    cursor.position = records.last().map_or(cursor.position, |record| record.offset + 1);
+    cursor.aligned = false;
+    cursor.open = Some((block, place));
+    Some(false)
 }

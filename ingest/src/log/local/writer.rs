@@ -11,7 +11,7 @@ use foldhash::fast::FixedState;
 use metrics::counter;
 use model::{AppendRecord, LogError, Record, TopicSpec};
 
-use super::block::{self, BlockBuilder, Decoder, record_bytes};
+use super::block::{self, BlockBuilder, Decoder, Place, record_bytes};
 use super::store::{
     TopicEntry, block_key, bounds_value, garbage_key, newest_key, offset_of, partition_key, storage_error,
 };
@@ -285,8 +285,9 @@ impl Writer {
     /// The record of a block of a compacted topic.
     fn only_record(&mut self, offset: i64, block: &Bytes) -> Result<Record, LogError> {
         let mut records = Vec::with_capacity(1);
-        let decoded = self.decoder.decode(block, offset, offset, &mut records, |_| true);
-        decoded.and_then(|()| records.pop()).ok_or_else(|| LogError::Corrupt {
+        let decoded = Place::start_of(block, offset)
+            .and_then(|mut place| self.decoder.decode(block, &mut place, offset, &mut records, |_| true));
+        decoded.and_then(|_| records.pop()).ok_or_else(|| LogError::Corrupt {
             place: format!("compacted record {offset}"),
             reason: "it is unreadable".to_owned(),
         })
