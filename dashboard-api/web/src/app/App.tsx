@@ -14,7 +14,7 @@ import styles from './App.module.css';
 import { Banner } from './Banner';
 import { SignInPanel } from './SignInPanel';
 
-const NARROW = '(max-width: 900px)';
+const NARROW = '(max-width: 1099px)';
 
 function subscribeNarrow(listener: () => void): () => void {
   const query = matchMedia(NARROW);
