@@ -64,14 +64,15 @@ export async function startDevServer({
   session = { token: null, user: null, mode: 'anonymous' },
   views = [],
 } = {}) {
-  const state = { session, channels, connects: [] };
+  const state = { session, channels, connects: [], refuses: '' };
   const http = createServer((request, response) => {
     const json = (status, body) => {
       response.writeHead(status, { 'content-type': 'application/json' });
       response.end(JSON.stringify(body));
     };
     if (request.url === '/api/v1/session') {
-      if (state.session === null) json(401, { title: 'token needed' });
+      if (state.session === null || (state.refuses && request.headers.authorization === state.refuses))
+        json(401, { title: 'token needed' });
       else json(200, state.session);
     } else if (request.url === '/api/v1/views') json(200, { views });
     else json(404, { title: 'not found' });

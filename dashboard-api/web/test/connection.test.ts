@@ -125,3 +125,19 @@ test('a server that wants a token gets the sign-in panel, then the token', async
   expect(board().signIn).toBe('not_needed');
   expect(peer.state.connects.at(-1)).toMatchObject({ token: 'a.b.c' });
 });
+
+test('a refused token is forgotten; a server that serves anybody still does', async () => {
+  const kept = new Map<string, string>([['andon.token', 'old']]);
+  vi.stubGlobal('sessionStorage', {
+    getItem: (key: string) => kept.get(key) ?? null,
+    setItem: (key: string, value: string) => kept.set(key, value),
+    removeItem: (key: string) => kept.delete(key),
+  });
+  cleanups.push(() => void vi.unstubAllGlobals());
+  const { server: peer } = await server();
+  peer.state.refuses = 'Bearer old';
+  const { board, n } = page(peer.port);
+  await vi.waitFor(() => expect(n()).toBe(0), WAIT);
+  expect(board().signIn).toBe('not_needed');
+  expect(kept.size).toBe(0);
+});

@@ -21,7 +21,9 @@ export function Banner() {
       <div className={styles.bad} data-testid="banner">
         <WifiOff aria-hidden="true" size={20} />
         <p className={styles.text}>
-          {m.offlineBanner(f.clock(pill.sinceMs), f.duration(age ?? now - pill.sinceMs))}{' '}
+          {age === null
+            ? m.offlineEmptyBanner(f.clock(pill.sinceMs))
+            : m.offlineBanner(f.clock(pill.sinceMs), f.duration(age))}{' '}
           {online ? pill.inSeconds !== null && m.nextAttempt(pill.inSeconds) : m.noNetwork}
         </p>
         <button type="button" className={styles.button} onClick={() => live.retryNow()}>

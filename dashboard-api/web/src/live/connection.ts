@@ -110,16 +110,29 @@ class LiveConnection implements Live {
     }
   }
 
+  /** A token that is refused is forgotten, and the server asked once more: it may serve anybody. */
   async #session(): Promise<SessionAnswer> {
+    const brought = keptToken() !== null;
     try {
-      const answer = await fetchSession(this.#options.base);
-      this.#clockOffsetMs = answer.clockOffsetMs;
-      this.#store.setSession(answer.session);
-      return answer;
+      return await this.#askSession();
     } catch (error) {
-      if (error instanceof NotSignedIn) this.#store.setSignIn(keptToken() ? 'rejected' : 'needed');
+      if (!(error instanceof NotSignedIn)) throw error;
+      keepToken(null);
+      try {
+        if (brought) return await this.#askSession();
+      } catch (again) {
+        if (!(again instanceof NotSignedIn)) throw again;
+      }
+      this.#store.setSignIn(brought ? 'rejected' : 'needed');
       throw error;
     }
+  }
+
+  async #askSession(): Promise<SessionAnswer> {
+    const answer = await fetchSession(this.#options.base);
+    this.#clockOffsetMs = answer.clockOffsetMs;
+    this.#store.setSession(answer.session);
+    return answer;
   }
 
   #newClient(answer: SessionAnswer): Centrifuge {

@@ -60,7 +60,7 @@ export async function fetchSession(base: string): Promise<SessionAnswer> {
     signal: AbortSignal.timeout(SESSION_TIMEOUT_MS),
   });
   if (response.status === 401 || response.status === 403)
-    throw new NotSignedIn(token ? 'rejected' : 'needed');
+    throw new NotSignedIn(`session: HTTP ${response.status}`);
   if (!response.ok) throw new Error(`session: HTTP ${response.status}`);
   const session = v.parse(SessionSchema, await response.json());
   const date = Date.parse(response.headers.get('date') ?? '');

@@ -26,6 +26,7 @@ export const de: Messages = {
   },
   offlineBanner: (since, age) =>
     `Keine Verbindung seit ${since}. Die Werte unten sind die zuletzt empfangenen, ${age} alt.`,
+  offlineEmptyBanner: (since) => `Keine Verbindung seit ${since}. Es sind noch keine Daten angekommen.`,
   nextAttempt: (seconds) => (seconds === 0 ? 'Versuche es jetzt …' : `Nächster Versuch in ${seconds} s.`),
   noNetwork: 'Dieses Gerät hat kein Netz.',
   silentBanner: (age) =>

@@ -24,6 +24,7 @@ export const en = {
   },
   offlineBanner: (since: string, age: string) =>
     `No connection since ${since}. The values below are the last ones received, ${age} old.`,
+  offlineEmptyBanner: (since: string) => `No connection since ${since}. No data has been received yet.`,
   nextAttempt: (seconds: number) => (seconds === 0 ? 'Trying now…' : `Next attempt in ${seconds} s.`),
   noNetwork: 'This device has no network.',
   silentBanner: (age: string) =>
