@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ingest::capture::{Capture, ReplayOptions, replay};
 use ingest::log::{KafkaLog, KafkaOptions, LocalLog, LocalLogOptions};
 use model::{AppendRecord, Log, Offsets, PollLimit, TopicSelector, TopicSpec};
+use tokio_util::sync::CancellationToken;
 
 /// Bytes of a value: the mean of a captured ERP's change records.
 const VALUE_BYTES: usize = 1100;
@@ -34,9 +36,27 @@ async fn main() -> Result<(), AnyError> {
 
 async fn measure(log: Arc<dyn Log>, n_records: usize) -> Result<(), AnyError> {
     println!("{}", log.describe());
+    capture(&log).await?;
     throughput(&log, n_records).await?;
     keyed_throughput(&log, n_records / 5).await?;
     latency(&log).await
+}
+
+/// The shipped capture: decompressed, parsed, put in order and appended.
+async fn capture(log: &Arc<dyn Log>) -> Result<(), AnyError> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures/pyerp");
+    let started = Instant::now();
+    let capture = tokio::task::spawn_blocking(|| Capture::open(dir)).await??;
+    let opened = started.elapsed();
+    let started = Instant::now();
+    let report = replay(&capture, log, ReplayOptions::default(), |_| {}, CancellationToken::new()).await?;
+    let elapsed = started.elapsed();
+    println!(
+        "  capture of {} records: looked through in {opened:?}, replayed in {elapsed:?}, {:.0} records/s",
+        report.n_records,
+        report.n_records as f64 / elapsed.as_secs_f64()
+    );
+    Ok(())
 }
 
 fn records(n_records: usize, topic: impl Fn(usize) -> Arc<str>, n_keys: usize) -> Vec<AppendRecord> {

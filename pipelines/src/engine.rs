@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -20,11 +21,15 @@ use crate::sql::{StatementKind, parse_query, relation_names};
 
 /// How far business time must move before time-dependent views are looked at again, in microseconds.
 const TICK_US: i64 = 1_000_000;
+/// Shortest real time between two such looks. Business time can run much faster than the wall clock, in a replay.
+const TICK_PAUSE_MIN: Duration = Duration::from_millis(200);
+/// A look of cost c is followed by a pause of this many times c at least.
+const TICK_PAUSE_FACTOR: u32 = 9;
 
 /// Whether an epoch may leave rate-limited work undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepMode {
-    /// Recomputed views may lag, time is looked at once a second.
+    /// Recomputed and time-dependent views may lag a little.
     Normal,
     /// Everything stands exactly at this epoch and this time afterwards.
     Flush,
@@ -56,6 +61,7 @@ pub struct Engine {
     failed: Vec<Option<Arc<str>>>,
     epoch: u64,
     first: bool,
+    tick_not_before: Option<Instant>,
 }
 
 impl Engine {
@@ -81,6 +87,7 @@ impl Engine {
             failed: vec![None; n_nodes],
             epoch: 0,
             first: true,
+            tick_not_before: None,
         })
     }
 
@@ -126,12 +133,15 @@ impl Engine {
         self.epoch += 1;
         let time = self.program.time.clone();
         let (then, now) = (time.get_us(), self.clock.now_us());
-        let moved = (now - then).abs() >= TICK_US || (mode == StepMode::Flush && now != then);
+        let flush = mode == StepMode::Flush;
+        let due = self.tick_not_before.is_none_or(|at| Instant::now() >= at);
+        let moved = ((now - then).abs() >= TICK_US && due) || (flush && now != then);
         let tick = (moved && !self.first).then_some((then, now));
+        let started = Instant::now();
         if moved || self.first {
             time.set_us(now);
         }
-        let step = Step { first: self.first, tick, flush: mode == StepMode::Flush, time: &time };
+        let step = Step { first: self.first, tick, flush, time: &time };
         let mut postponed = false;
         for id in 0..self.program.graph.nodes.len() {
             self.outputs[id] = self.run_node(id, epoch, &step);
@@ -150,6 +160,10 @@ impl Engine {
             }
         }
         changes.sort_by_key(|c| c.view);
+        if tick.is_some() {
+            let pause = (started.elapsed() * TICK_PAUSE_FACTOR).max(TICK_PAUSE_MIN);
+            self.tick_not_before = Some(Instant::now() + pause);
+        }
         self.outputs.fill(None);
         self.first = false;
         EpochOutput { epoch: self.epoch, as_of_us: time.get_us(), changes, postponed }
