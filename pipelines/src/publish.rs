@@ -34,6 +34,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 /// Records in one append.
 const APPEND_RECORDS_MAX: usize = 4_096;
+/// A topic whose announced end does not come for so long has been read to its end.
+const QUIET_MAX: Duration = Duration::from_secs(5);
 /// First and longest pause between attempts to write while the log is unavailable.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -144,7 +146,6 @@ async fn read(
             return Ok(());
         }
         let lag_records = source.lag_records();
-        let idle = next.is_none();
         if phase == Phase::CatchingUp && lag_records == Some(0) {
             phase = Phase::CaughtUp;
         }
@@ -156,7 +157,7 @@ async fn read(
             metrics::gauge!("pipelines_lag_records").set(lag as f64);
         }
         let report = Report { records_read, lag_records, dead_letters: source.dead_letters(), event_time_us };
-        let mode = if idle || phase == Phase::CaughtUp { StepMode::Flush } else { StepMode::Normal };
+        let mode = if phase == Phase::CaughtUp { StepMode::Flush } else { StepMode::Normal };
         if to_engine.send(Work { epoch, mode, phase, report }).await.is_err() {
             return Ok(());
         }
@@ -377,15 +378,17 @@ async fn read_view_topic(log: &dyn Log, topic: &str) -> Result<(Rows, u64), Erro
     let mut reader = retried(|| log.read(selector.clone(), &from)).await?;
     let limit = PollLimit { max_records: APPEND_RECORDS_MAX, max_bytes: 16 << 20, wait: IDLE_WAIT };
     let mut at = Offsets::default();
+    let mut quiet_since = None;
     while !at.reached(&target) {
         let batches = reader.poll(limit).await.map_err(Error::Publish)?;
         if batches.is_empty() {
-            // Compaction may have removed the newest records; what is left has been read.
-            let now = retried(|| log.offsets(topic)).await?;
-            if now.iter().all(|p| at.get(topic, p.partition).unwrap_or(p.earliest) + 1 >= p.end || p.end <= p.earliest)
-            {
+            // Compaction may have removed the records before the end: a tombstone whose grace is over.
+            if quiet_since.get_or_insert_with(Instant::now).elapsed() > QUIET_MAX {
+                tracing::debug!(topic, "the records before the end are gone");
                 break;
             }
+        } else {
+            quiet_since = None;
         }
         for batch in batches {
             at.set(topic, batch.partition, batch.next_offset());
