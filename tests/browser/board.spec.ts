@@ -107,6 +107,7 @@ test('why this number: the definition of a tile', async ({ page }) => {
   const dialog = page.getByRole('dialog');
   await expect(dialog).toContainText('kpi_sales_today');
   await expect(dialog.locator('pre')).toContainText(/select/i);
+  expect(await dialog.evaluate((box) => box.scrollWidth - box.clientWidth)).toBeLessThanOrEqual(0);
   await expectAccessible(page);
   await page.keyboard.press('Escape');
   await expect(dialog).toHaveCount(0);

@@ -6,7 +6,7 @@ import { useTexts } from '../messages';
 import { Dialog } from '../parts/Dialog';
 import type { ViewInfo } from '../wire/schema';
 import { firstRow } from '../wire/view';
-import { fetchCatalog } from './catalog';
+import { fetchCatalog, sqlType } from './catalog';
 import type { TileSpec } from './tiles';
 import styles from './WhyDialog.module.css';
 
@@ -71,7 +71,7 @@ export function WhyDialog({ spec, onClose }: { spec: TileSpec; onClose: () => vo
                   <code>{column.name}</code>
                   {column.name === spec.column && <span className={styles.tag}>{m.usedColumn}</span>}
                 </th>
-                <td>{column.type}</td>
+                <td>{sqlType(column.type)}</td>
                 <td className={styles.cell}>{f.cell(row?.[column.name])}</td>
               </tr>
             ))}
