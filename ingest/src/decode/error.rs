@@ -5,7 +5,7 @@ use super::scan::{Kind, Malformed};
 /// Why a value does not fit its declared type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ValueError {
-    #[error("a {} where the declared type has another form", kind_name(*.0))]
+    #[error("{} where the declared type has another form", kind_name(*.0))]
     WrongKind(Kind),
     #[error("not a number")]
     NoNumber,
@@ -32,11 +32,11 @@ pub(crate) enum ValueError {
 fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Missing | Kind::Null => "null",
-        Kind::True | Kind::False => "boolean",
-        Kind::Number => "number",
-        Kind::Text | Kind::Escaped => "text",
-        Kind::Object => "object",
-        Kind::Array => "array",
+        Kind::True | Kind::False => "a boolean",
+        Kind::Number => "a number",
+        Kind::Text | Kind::Escaped => "a text",
+        Kind::Object => "an object",
+        Kind::Array => "an array",
     }
 }
 

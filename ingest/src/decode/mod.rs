@@ -212,7 +212,7 @@ impl Decoder {
                     let mut context =
                         Context { hint: schemas.hint(i), time_digits: spec.time_digits, decimals: *decimals };
                     let mut pushed = value::push(column, &spec.data_type, &mut context, text, *raw, scratch);
-                    if pushed == Err(ValueError::DecimalFormChanged) && all_base64(specs, raws, text) {
+                    if pushed == Err(ValueError::DecimalFormChanged) && all_base64(specs, raws, text, *decimals) {
                         context.decimals = DecimalText::Base64;
                         pushed = value::push(column, &spec.data_type, &mut context, text, *raw, scratch);
                     }
@@ -376,15 +376,17 @@ fn is_unchanged(raw: Raw, text: &[u8]) -> bool {
     }
 }
 
-/// Whether every decimal of a record that is sent as text can only be base64, and there are at least two.
-fn all_base64(specs: &[ColumnSpec], raws: &[Raw], text: &[u8]) -> bool {
+/// Whether every decimal of a record that is sent as text can be base64. A topic that sent digits before has changed
+/// only if at least two are nothing else.
+fn all_base64(specs: &[ColumnSpec], raws: &[Raw], text: &[u8], known: DecimalText) -> bool {
     let mut decimals = specs
         .iter()
         .zip(raws)
         .filter(|(s, raw)| matches!(s.data_type, DataType::Decimal128(_, _)) && raw.kind == Kind::Text)
         .map(|(_, raw)| value::decimal_text(raw.of(text)));
     let n_certain = decimals.clone().filter(|d| *d == DecimalText::Base64).count();
-    n_certain >= 2 && decimals.all(|d| d != DecimalText::Digits)
+    let n_needed = if known == DecimalText::Digits { 2 } else { 1 };
+    n_certain >= n_needed && decimals.all(|d| d != DecimalText::Digits)
 }
 
 fn missing(spec: &ColumnSpec, raw: Raw) -> Undecodable {
@@ -405,3 +407,6 @@ fn wrong(spec: &ColumnSpec, reason: ValueError, found: &[u8]) -> Undecodable {
         found: shown,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,8 +217,8 @@ pub(crate) fn decimal_text(bytes: &[u8]) -> DecimalText {
 fn is_base64(bytes: &[u8], topic: &mut DecimalText) -> Result<bool, ValueError> {
     match (decimal_text(bytes), *topic) {
         (DecimalText::Unknown, known) => Ok(known == DecimalText::Base64),
-        // A word where the topic always sent digits: the caller looks at the other decimals of the record.
-        (DecimalText::Base64, DecimalText::Digits) => Err(ValueError::DecimalFormChanged),
+        // It may as well be a word that is no number: the caller looks at the other decimals of the record.
+        (DecimalText::Base64, DecimalText::Digits | DecimalText::Unknown) => Err(ValueError::DecimalFormChanged),
         (found, _) => {
             *topic = found;
             Ok(found == DecimalText::Base64)
