@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use alerting::Rule;
 use model::{Offsets, SourceTable, SqlFile, TopicSelector};
-use pipelines::Program;
+use pipelines::{Program, RuleQuery};
 use regex::Regex;
 
 use crate::config::Config;
@@ -25,6 +26,8 @@ pub struct SqlSet {
 pub struct Planned {
     /// The source tables, for the ingest stage.
     pub tables: Vec<SourceTable>,
+    /// The alert rules, for the alerting stage.
+    pub rules: Vec<Rule>,
     /// The views and rules, for the engine.
     pub program: Program,
 }
@@ -117,11 +120,34 @@ impl SqlSet {
         let mut problems = Vec::new();
         let mut keep = |found| problems.extend(found);
         let tables = ingest::ddl::parse_tables(&self.source).map_err(&mut keep).unwrap_or_default();
+        let rules = alerting::rules::load(&self.rules).map_err(&mut keep).unwrap_or_default();
         if !problems.is_empty() {
             return Err(Error::Sql(problems));
         }
         let files: Vec<_> = self.source.iter().chain(&self.views).cloned().collect();
-        let program = Program::load(&tables, &files, &[]).map_err(Error::Sql)?;
-        Ok(Planned { tables, program })
+        let queries: Vec<_> = rules.iter().map(rule_query).collect();
+        let program = Program::load(&tables, &files, &queries).map_err(Error::Sql)?;
+        let problems = alerting::rules::check_columns(&rules, &program.views());
+        if !problems.is_empty() {
+            return Err(Error::Sql(problems));
+        }
+        Ok(Planned { tables, rules, program })
+    }
+
+    /// The rules alone, for a node that runs only the alerting stage.
+    ///
+    /// # Errors
+    /// [`Error::Sql`] with all messages.
+    pub fn load_rules(&self) -> Result<Vec<Rule>, Error> {
+        alerting::rules::load(&self.rules).map_err(Error::Sql)
+    }
+}
+
+fn rule_query(rule: &Rule) -> RuleQuery {
+    RuleQuery {
+        name: rule.name.clone(),
+        key: rule.key.clone(),
+        statement: rule.statement.clone(),
+        description: rule.description.clone(),
     }
 }
