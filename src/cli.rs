@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::LogFormat;
-use crate::{Error, check, query, replay, serve, telemetry};
+use crate::{Error, check, demo, query, replay, serve, telemetry};
 
 /// Streaming analytics and alerting for an ERP.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ const EXIT_CODES: &str =
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Everything on one machine, fed by a recorded ERP: open the printed address.
+    Demo(demo::Options),
     /// Runs a node, or one stage of it.
     Serve(serve::Options),
     /// Parses, plans and explains every SQL file, or validates a configuration.
@@ -64,7 +66,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Error> {
-    let is_server = matches!(cli.command, Command::Serve(_));
+    let is_server = matches!(cli.command, Command::Demo(_) | Command::Serve(_));
     // A configuration file may say how to log, so it is read before the first line is written.
     let serve = match &cli.command {
         Command::Serve(options) => Some(options.load()?),
@@ -85,6 +87,7 @@ fn run(cli: Cli) -> Result<(), Error> {
         .map_err(|e| Error::other("cannot start the runtime", e))?;
     runtime.block_on(async {
         match cli.command {
+            Command::Demo(options) => demo::run(options).await,
             Command::Serve(options) => serve::run(options, serve.unwrap_or_default()).await,
             Command::Check(options) => check::run(&options),
             Command::Replay(options) => replay::run(options).await,

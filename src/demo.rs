@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use clap::Args;
 use dashboard_api::AuthMode;
-use ingest::capture::{self, Capture, ReplayOptions};
+use ingest::capture::{self, Capture, ReplayOptions, Timestamps};
 use model::{Log, Offsets};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::clock::StreamClock;
 use crate::config::{ClockMode, Config};
 use crate::node::{Consumed, Node, Stage};
 use crate::replay::Speed;
-use crate::{BoxError, Error, shipped, telemetry};
+use crate::{Error, replay, shipped, telemetry};
 
 /// Source positions of one round lie in a range of this size; the capture's largest is below it.
 const ROUND_POSITIONS: i64 = 1 << 32;
@@ -71,7 +71,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         return Err(Error::Usage("the demo needs all stages".to_owned()));
     };
     let rounds = Rounds {
-        capture: Capture::open(&capture).map_err(|e| Error::other("cannot read the demo's capture", e))?,
+        capture: replay::open(&capture).await?,
         log: node.log(),
         clock,
         consumed,
@@ -122,15 +122,16 @@ impl Rounds {
             let options = ReplayOptions {
                 speed: self.speed.into(),
                 position_shift: round.number * ROUND_POSITIONS,
+                timestamps: Timestamps::Append,
                 ..ReplayOptions::default()
             };
-            let report = capture::replay(&self.capture, self.log.clone(), options, self.stop.clone())
+            let report = capture::replay(&self.capture, &self.log, options, |_| {}, self.stop.clone())
                 .await
                 .map_err(|e| Error::other("cannot replay the demo's capture", e))?;
             if self.stop.is_cancelled() {
                 break;
             }
-            info!(round = round.number, records = report.records, "round ends");
+            info!(round = round.number, records = report.n_records, "round ends");
         }
         Ok(())
     }
@@ -155,7 +156,10 @@ impl Rounds {
     }
 
     async fn empty_tables(&mut self, round: Round) -> Result<(), Error> {
-        let truncates = capture::truncates(&self.capture, round.number * ROUND_POSITIONS);
+        let truncates = self
+            .capture
+            .truncates(round.number * ROUND_POSITIONS)
+            .map_err(|e| Error::other("cannot read the demo's capture", e))?;
         let places: Vec<_> = truncates.iter().map(|r| (r.topic.clone(), r.partition.unwrap_or(0))).collect();
         let offsets = self.log.append(truncates).await?;
         let mut emptied = Offsets::default();

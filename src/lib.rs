@@ -10,11 +10,11 @@
 //! - [`output`]: query results as CSV, JSON or a table;
 //! - [`telemetry`]: logs and metrics.
 
-mod capture_tmp;
 pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 mod error;
 pub mod node;
 pub mod output;

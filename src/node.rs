@@ -124,9 +124,13 @@ impl Node {
             node.start_dashboard(config, metrics).await?;
         }
         let sql = SqlSet::of_config(config)?;
-        let rules = if stages.contains(&Stage::Pipelines) { node.start_pipelines(config, &sql).await? } else { () };
+        let rules = if stages.contains(&Stage::Pipelines) {
+            node.start_pipelines(config, &sql).await?
+        } else {
+            sql.load_rules()?
+        };
         if stages.contains(&Stage::Alerting) && config.alerting.enabled {
-            let () = rules;
+            node.start_alerting(config, rules);
         }
         Ok(node)
     }
@@ -145,7 +149,7 @@ impl Node {
         Ok(())
     }
 
-    async fn start_pipelines(&mut self, config: &Config, sql: &SqlSet) -> Result<(), Error> {
+    async fn start_pipelines(&mut self, config: &Config, sql: &SqlSet) -> Result<Vec<alerting::Rule>, Error> {
         let planned = sql.plan()?;
         info!(tables = planned.tables.len(), views = planned.program.views().len(), "planned");
         let topics = planned.source_topics()?;
@@ -171,7 +175,15 @@ impl Node {
         self.spawn(Stage::Pipelines.name(), async move {
             pipelines::run(engine, Box::new(source), log, run_options, shutdown).await.map_err(BoxError::from)
         });
-        Ok(())
+        Ok(planned.rules)
+    }
+
+    fn start_alerting(&mut self, config: &Config, rules: Vec<alerting::Rule>) {
+        let options = alerting::AlertingOptions::new(config.database.url.clone());
+        let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
+        self.spawn(Stage::Alerting.name(), async move {
+            alerting::run(log, rules, options, shutdown).await.map_err(BoxError::from)
+        });
     }
 
     /// Adds a task of the node, for example one that feeds it. Its failure ends the node; its success does not.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
+use ingest::capture::{self, Capture, ReplayOptions};
 use model::{Log, Offsets};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::config::Config;
-use crate::{Error, node};
+use crate::{BoxError, Error, node};
 
 /// How fast a capture is replayed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,8 +125,34 @@ pub async fn copy(
     upto: Option<Offsets>,
     stop: CancellationToken,
 ) -> Result<Offsets, Error> {
-    let _ = speed;
-    crate::capture_tmp::copy(dir, log, upto, stop).await
+    let fail = |e: BoxError| Error::other(format!("cannot replay {}", dir.display()), e);
+    let capture = open(dir).await?;
+    let options = ReplayOptions { speed: speed.into(), upto, ..ReplayOptions::default() };
+    let report = capture::replay(&capture, &log, options, |_| {}, stop).await.map_err(|e| fail(e.into()))?;
+    info!(records = report.n_records, bytes = report.n_bytes, "replayed");
+    Ok(report.end_offsets)
+}
+
+/// Opens a capture where blocking is allowed.
+///
+/// # Errors
+/// If it cannot be read.
+pub async fn open(dir: &Path) -> Result<Capture, Error> {
+    let fail = |e: BoxError| Error::other(format!("cannot read the capture {}", dir.display()), e);
+    let folder = dir.to_owned();
+    tokio::task::spawn_blocking(move || Capture::open(folder))
+        .await
+        .map_err(|e| fail(e.into()))?
+        .map_err(|e| fail(e.into()))
+}
+
+impl From<Speed> for capture::Speed {
+    fn from(speed: Speed) -> Self {
+        match speed {
+            Speed::Max => Self::Max,
+            Speed::Times(times) => Self::Times(times),
+        }
+    }
 }
 
 #[cfg(test)]
