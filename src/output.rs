@@ -1,6 +1,6 @@
 //! Query results as text: CSV, JSON or a table.
 //!
-//! Decimals are exact, timestamps ISO 8601 with six decimals (`Z` when they have a zone), dates `YYYY-MM-DD`. In JSON
+//! Decimals are exact, timestamps ISO 8601 in UTC (`Z` when they have a zone), dates `YYYY-MM-DD`. In JSON
 //! decimals are strings, as in view topics, so that no reader rounds them.
 
 use std::io::{self, Write};
@@ -53,19 +53,24 @@ pub fn write(
     Ok(())
 }
 
-fn options() -> FormatOptions<'static> {
+/// Whole seconds stand without decimals in CSV; JSON has six decimals always, as view topics do.
+fn options(format: Format) -> FormatOptions<'static> {
+    let (local, with_zone) = match format {
+        Format::Json => ("%Y-%m-%dT%H:%M:%S%.6f", "%Y-%m-%dT%H:%M:%S%.6fZ"),
+        Format::Csv | Format::Table => ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.fZ"),
+    };
     FormatOptions::new()
         .with_display_error(false)
         .with_null("")
         .with_date_format(Some("%Y-%m-%d"))
-        .with_timestamp_format(Some("%Y-%m-%dT%H:%M:%S%.f"))
-        .with_timestamp_tz_format(Some("%Y-%m-%dT%H:%M:%S%.fZ"))
+        .with_timestamp_format(Some(local))
+        .with_timestamp_tz_format(Some(with_zone))
 }
 
 /// RFC 4180 quoting; lines end with a line feed. NULL is an empty field and an empty text `""`, so that a reader who
 /// cares can tell them apart.
 fn write_csv(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), WriteError> {
-    let options = options();
+    let options = options(Format::Csv);
     let names: Vec<_> = schema.fields().iter().map(|f| csv_field(f.name())).collect();
     writeln!(out, "{}", names.join(","))?;
     for batch in batches {
@@ -95,7 +100,7 @@ fn csv_field(text: &str) -> String {
 }
 
 fn write_json(out: &mut dyn Write, batches: &[RecordBatch]) -> Result<(), WriteError> {
-    let options = options();
+    let options = options(Format::Json);
     let mut separator = "[\n";
     for batch in batches {
         let columns = formatters(batch, &options)?;
@@ -124,7 +129,7 @@ fn json_value(array: &ArrayRef, formatter: &ArrayFormatter<'_>, row: usize) -> R
     Ok(match array.data_type() {
         DataType::List(_) => {
             let items = array.as_list::<i32>().value(row);
-            let options = options();
+            let options = options(Format::Json);
             let inner = ArrayFormatter::try_new(&items, &options)?;
             let values: Result<Vec<_>, _> = (0..items.len()).map(|i| json_value(&items, &inner, i)).collect();
             format!("[{}]", values?.join(","))
@@ -144,7 +149,9 @@ fn json_text(text: &str) -> String {
 }
 
 fn write_table(out: &mut dyn Write, schema: &SchemaRef, batches: &[RecordBatch]) -> Result<(), WriteError> {
-    let table = arrow::util::pretty::pretty_format_batches_with_schema(schema.clone(), batches)?;
+    let nothing = [RecordBatch::new_empty(schema.clone())];
+    let batches = if batches.is_empty() { &nothing } else { batches };
+    let table = arrow::util::pretty::pretty_format_batches_with_options(batches, &options(Format::Table))?;
     writeln!(out, "{table}")?;
     Ok(())
 }

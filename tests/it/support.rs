@@ -1,5 +1,6 @@
 //! What the tests share: running the binary, asking its API, reading its live channels.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ impl Node {
 
     /// All rows of a view as the REST API gives them, once it answers.
     pub(crate) fn view(&self, name: &str) -> Option<Vec<Value>> {
-        let (status, body) = self.get(&format!("/api/v1/views/{name}"))?;
+        let (status, body) = self.get(&format!("/api/v1/views/{name}?limit=10000"))?;
         let body: Value = serde_json::from_str(&body).ok().filter(|_| status == 200)?;
         body["rows"].as_array().cloned()
     }
@@ -136,7 +137,10 @@ type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStre
 /// A client of the live channels.
 pub(crate) struct Client {
     socket: Socket,
-    pending: std::collections::VecDeque<Value>,
+    /// Read from the socket, not looked at yet.
+    inbox: VecDeque<Value>,
+    /// Publications that came while a reply was waited for.
+    publications: VecDeque<Value>,
     id: u64,
 }
 
@@ -145,7 +149,7 @@ impl Client {
     pub(crate) async fn connect(address: &str, token: Option<&str>) -> Self {
         let url = format!("ws://{address}/connection/websocket");
         let (socket, _) = tokio_tungstenite::connect_async(url).await.expect("the node takes the connection");
-        let mut client = Self { socket, pending: std::collections::VecDeque::new(), id: 0 };
+        let mut client = Self { socket, inbox: VecDeque::new(), publications: VecDeque::new(), id: 0 };
         let reply = client.command("connect", json!({"token": token.unwrap_or("")})).await;
         assert!(reply.get("connect").is_some(), "{reply}");
         client
@@ -167,14 +171,14 @@ impl Client {
             if message["id"] == self.id {
                 return message;
             }
-            self.pending.push_back(message);
+            self.publications.push_back(message);
         }
     }
 
     /// The next publication of any channel: its channel and data.
     pub(crate) async fn publication(&mut self) -> (String, Value) {
         loop {
-            let message = match self.pending.pop_front() {
+            let message = match self.publications.pop_front() {
                 Some(message) => message,
                 None => self.receive().await,
             };
@@ -187,6 +191,9 @@ impl Client {
     /// The next message; pings are answered on the way.
     async fn receive(&mut self) -> Value {
         loop {
+            if let Some(message) = self.inbox.pop_front() {
+                return message;
+            }
             let next = tokio::time::timeout(PATIENCE, self.socket.next()).await.expect("a message in time");
             let Message::Text(frame) = next.expect("the connection is open").expect("a frame") else { continue };
             for line in frame.lines() {
@@ -194,11 +201,8 @@ impl Client {
                 if message == json!({}) {
                     self.socket.send(Message::text("{}")).await.expect("the connection is open");
                 } else {
-                    self.pending.push_back(message);
+                    self.inbox.push_back(message);
                 }
-            }
-            if let Some(message) = self.pending.pop_front() {
-                return message;
             }
         }
     }
