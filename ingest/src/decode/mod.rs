@@ -18,6 +18,7 @@ mod time;
 mod value;
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
@@ -30,7 +31,7 @@ pub(crate) use error::ValueError;
 pub(crate) use value::array_elements;
 
 use parse::{Found, Parser};
-use scan::{Kind, Raw};
+use scan::{Kind, Raw, Scanner};
 use schema::SchemaCache;
 use value::Context;
 
@@ -78,6 +79,7 @@ pub struct Decoder {
     schemas: SchemaCache,
     key_schemas: SchemaCache,
     decimals: DecimalText,
+    transaction: Option<u64>,
     scratch: Vec<u8>,
 }
 
@@ -106,6 +108,7 @@ impl Decoder {
             schemas: SchemaCache::default(),
             key_schemas: SchemaCache::default(),
             decimals: DecimalText::Unknown,
+            transaction: None,
             scratch: Vec::new(),
         }
     }
@@ -126,6 +129,7 @@ impl Decoder {
             return Err(Undecodable::Oversized { bytes, limit_bytes: self.max_record_bytes });
         }
         let value = record.value.as_deref().filter(|v| v.trim_ascii() != b"null");
+        self.transaction = None;
         let result = match value {
             None => self.key_row(record, None, Operation::Tombstone, NO_POSITION, out),
             Some(text) => {
@@ -138,6 +142,11 @@ impl Decoder {
             out.roll_back();
         }
         result
+    }
+
+    /// The transaction that the last record decoded says it belongs to.
+    pub(crate) fn transaction(&self) -> Option<u64> {
+        self.transaction
     }
 
     fn change(
@@ -153,6 +162,9 @@ impl Decoder {
             self.schemas.read(found.schema.of(text), &self.parser.columns);
         } else if !self.schemas.bytes().is_empty() {
             self.schemas = SchemaCache::default();
+        }
+        if found.transaction.kind == Kind::Object {
+            self.transaction = transaction_of(found.transaction.of(text));
         }
         let position = found.position;
         if let (Some(op), true) = (found.op, found.is_envelope) {
@@ -315,6 +327,26 @@ impl Decoder {
         let mut context = Context { hint, time_digits: spec.time_digits, decimals: self.decimals };
         value::push(&mut out.columns[i], &spec.data_type, &mut context, text, raw, &mut self.scratch)
             .map_err(|e| wrong(spec, e, raw.of(text)))
+    }
+}
+
+/// Stands for a transaction's id.
+pub(crate) fn transaction_hash(id: &[u8]) -> u64 {
+    foldhash::quality::FixedState::default().hash_one(id)
+}
+
+/// The transaction of an event's `{"id":"571:53195832","total_order":1,…}`.
+fn transaction_of(block: &[u8]) -> Option<u64> {
+    let mut scanner = Scanner::new(block);
+    scanner.expect(b'{').ok()?;
+    loop {
+        let name = scanner.string().ok()?;
+        scanner.expect(b':').ok()?;
+        let value = scanner.value().ok()?;
+        if name.of(block) == b"id" && value.is_some() {
+            return Some(transaction_hash(value.of(block)));
+        }
+        scanner.expect(b',').ok()?;
     }
 }
 

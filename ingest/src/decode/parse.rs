@@ -28,6 +28,7 @@ enum Role {
     FlatDeleted,
     FlatPosition,
     TransactionMark,
+    Transaction,
     None,
 }
 
@@ -52,6 +53,7 @@ impl Meaning {
             (_, b"source") => Role::Source,
             (_, b"op") => Role::Op,
             (_, b"data_collections") => Role::TransactionMark,
+            (_, b"transaction") => Role::Transaction,
             _ => Role::None,
         };
         Self { role, column: columns.get(name).copied().unwrap_or(NO_COLUMN) }
@@ -74,6 +76,8 @@ pub(crate) struct Found {
     pub(crate) position: i64,
     pub(crate) flat_op: Option<u8>,
     pub(crate) flat_deleted: bool,
+    /// The block that names the source transaction.
+    pub(crate) transaction: Raw,
     pub(crate) is_transaction_mark: bool,
     /// Whether any of the table's columns is at the top.
     pub(crate) has_columns: bool,
@@ -91,6 +95,7 @@ impl Default for Found {
             position: NO_POSITION,
             flat_op: None,
             flat_deleted: false,
+            transaction: Raw::default(),
             is_transaction_mark: false,
             has_columns: false,
         }
@@ -214,6 +219,7 @@ impl Parser {
             Role::FlatPosition => found.position = position(raw, text),
             Role::Schema => found.schema = raw,
             Role::Payload => found.payload = raw,
+            Role::Transaction => found.transaction = raw,
             Role::TransactionMark => found.is_transaction_mark = true,
             Role::Source | Role::None => {}
         }

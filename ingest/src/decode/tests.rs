@@ -48,7 +48,10 @@ fn every_form_of_a_record_is_told_apart() {
         ("", r#"{"id":6,"n":"plain"}"#),
         (r#"{"id":7}"#, r#"{"n":"key only in the key"}"#),
     ];
-    check(&t, &upserts, expect![[r#"
+    check(
+        &t,
+        &upserts,
+        expect![[r#"
         +----+---------------------+----+
         | id | n                   | op |
         +----+---------------------+----+
@@ -59,7 +62,8 @@ fn every_form_of_a_record_is_told_apart() {
         | 5  | wrapped flat        | x  |
         | 6  | plain               |    |
         | 7  | key only in the key |    |
-        +----+---------------------+----+"#]]);
+        +----+---------------------+----+"#]],
+    );
     let removals = [
         ("", r#"{"before":{"id":1,"n":""},"after":null,"source":{"lsn":2},"op":"d"}"#),
         (r#"{"id":2}"#, ""),
@@ -70,13 +74,17 @@ fn every_form_of_a_record_is_told_apart() {
         ("", r#"{"status":"END","id":"9:1","event_count":1,"data_collections":[],"ts_ms":1}"#),
         ("", r#"{"op":"m","source":{"lsn":3},"message":{"prefix":"p"}}"#),
     ];
-    check(&t, &[&upserts[..], &removals[..]].concat(), expect![[r#"
+    check(
+        &t,
+        &[&upserts[..], &removals[..]].concat(),
+        expect![[r#"
         +----+---------------------+----+
         | id | n                   | op |
         +----+---------------------+----+
         | 6  | plain               |    |
         | 7  | key only in the key |    |
-        +----+---------------------+----+"#]]);
+        +----+---------------------+----+"#]],
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod dead_letter;
 mod lag;
 mod route;
 mod task;
+mod transactions;
 mod worker;
 
 use std::collections::VecDeque;
@@ -41,6 +42,8 @@ pub struct IngestOptions {
     pub epoch_idle: Duration,
     /// An epoch ends so long after its first record in any case.
     pub epoch_duration_max: Duration,
+    /// An epoch is held open so much longer for source transactions that have arrived only in part.
+    pub transaction_wait_max: Duration,
     /// Records whose key and value are longer together go to the dead-letter topic.
     pub record_bytes_max: usize,
     /// Event times further ahead of the clock than this are kept in their rows, but do not move time.
@@ -55,6 +58,7 @@ impl Default for IngestOptions {
             epoch_records_max: 32_768,
             epoch_idle: Duration::from_millis(5),
             epoch_duration_max: Duration::from_millis(50),
+            transaction_wait_max: Duration::from_millis(200),
             record_bytes_max: 8 * 1024 * 1024,
             event_time_ahead_max: Duration::from_secs(24 * 60 * 60),
             clock: Arc::new(SystemClock),

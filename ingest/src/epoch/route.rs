@@ -6,6 +6,7 @@ use std::sync::Arc;
 use model::{SourceTable, TopicSelector};
 use regex::Regex;
 
+use super::transactions::TOPIC_PATTERN;
 use crate::Error;
 use crate::ddl::whole_name;
 
@@ -36,6 +37,8 @@ impl Routes {
                 unique.push(selector.clone());
             }
         }
+        // Marks of source transactions; there are none where the connector sends none.
+        unique.push(TopicSelector::Pattern(TOPIC_PATTERN.to_owned()));
         unique
     }
 

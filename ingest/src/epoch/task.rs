@@ -59,7 +59,10 @@ async fn next(
     let mut is_behind = false;
     loop {
         let engine_waits = epochs.capacity() == EPOCHS_QUEUED_MAX;
-        let duration = if engine_waits && !is_behind { options.epoch_idle } else { options.epoch_duration_max };
+        let mut duration = if engine_waits && !is_behind { options.epoch_idle } else { options.epoch_duration_max };
+        if worker.is_in_part() && !is_behind {
+            duration += options.transaction_wait_max;
+        }
         let left = worker.since().map(|since| duration.saturating_sub(since.elapsed()));
         let room = options.epoch_records_max.saturating_sub(worker.n_records());
         if left == Some(Duration::ZERO) || room == 0 {

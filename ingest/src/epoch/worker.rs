@@ -8,6 +8,7 @@ use model::{Clock, LogBatch, SourceEpoch, SourceTable, TableDelta};
 
 use super::dead_letter::DeadLetter;
 use super::route::Routes;
+use super::transactions::Transactions;
 use super::{IngestOptions, Shared};
 use crate::Error;
 use crate::decode::{Changes, Decoder};
@@ -34,6 +35,7 @@ pub(super) struct Worker {
     decodings: Vec<Decoding>,
     routes: Routes,
     gathered: Gathered,
+    transactions: Transactions,
     clock: Arc<dyn Clock>,
     event_time_ahead_us: i64,
     shared: Arc<Shared>,
@@ -50,6 +52,7 @@ impl Worker {
             decodings: decodings.collect(),
             routes,
             gathered: Gathered::default(),
+            transactions: Transactions::default(),
             clock: Arc::clone(&options.clock),
             event_time_ahead_us: i64::try_from(options.event_time_ahead_max.as_micros()).unwrap_or(i64::MAX),
             shared,
@@ -66,13 +69,26 @@ impl Worker {
         self.gathered.epoch.n_records
     }
 
+    /// Whether more is to come of a source transaction.
+    pub(super) fn is_in_part(&self) -> bool {
+        self.transactions.is_in_part()
+    }
+
     /// Decodes batches into the coming epoch.
     pub(super) fn decode(&mut self, batches: &[LogBatch]) {
         self.gathered.since.get_or_insert_with(Instant::now);
         for batch in batches {
             let tables = self.routes.tables(&batch.topic);
-            for index in tables.iter() {
-                decode_batch(&mut self.decodings[*index], batch, &mut self.gathered.dead_letters);
+            for (i, index) in tables.iter().enumerate() {
+                // An event that feeds two tables is one event of its transaction.
+                let transactions = (i == 0).then_some(&mut self.transactions);
+                decode_batch(&mut self.decodings[*index], batch, &mut self.gathered.dead_letters, transactions);
+            }
+            if tables.is_empty() {
+                let (routes, transactions) = (&mut self.routes, &mut self.transactions);
+                for record in &batch.records {
+                    transactions.mark(&batch.topic, record, |topic| !routes.tables(&Arc::from(topic)).is_empty());
+                }
             }
             let epoch = &mut self.gathered.epoch;
             epoch.n_records += batch.records.len();
@@ -85,6 +101,10 @@ impl Worker {
 
     /// Applies what has gathered to the tables.
     pub(super) fn finish(&mut self) -> Result<(SourceEpoch, Vec<DeadLetter>), Error> {
+        if self.transactions.is_in_part() {
+            let n_split = self.transactions.give_up();
+            metrics::counter!("ingest_split_transactions_total").increment(n_split as u64);
+        }
         let Gathered { mut epoch, mut dead_letters, .. } = std::mem::take(&mut self.gathered);
         let event_time_us_max = self.clock.now_us().saturating_add(self.event_time_ahead_us);
         let mut tables = self.shared.tables();
@@ -125,9 +145,17 @@ impl Worker {
     }
 }
 
-fn decode_batch(decoding: &mut Decoding, batch: &LogBatch, dead_letters: &mut Vec<DeadLetter>) {
+fn decode_batch(
+    decoding: &mut Decoding,
+    batch: &LogBatch,
+    dead_letters: &mut Vec<DeadLetter>,
+    mut transactions: Option<&mut Transactions>,
+) {
     for record in &batch.records {
         let decoded = decoding.decoder.decode(&batch.topic, batch.partition, record, &mut decoding.changes);
+        if let (Some(transactions), Some(transaction)) = (&mut transactions, decoding.decoder.transaction()) {
+            transactions.event(transaction);
+        }
         if let Err(reason) = decoded {
             dead_letters.push(DeadLetter {
                 table: Arc::clone(&decoding.table),

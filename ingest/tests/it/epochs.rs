@@ -239,3 +239,43 @@ async fn dead_letters(log: &dyn Log, n_records: usize) -> Vec<Record> {
     }
     letters
 }
+
+fn transaction_event(id: i64, lsn: i64, transaction: &str) -> (Bytes, Bytes) {
+    let (key, value) = upsert(id, "1", lsn);
+    let value = String::from_utf8(value.to_vec()).unwrap();
+    let block = format!(r#""transaction":{{"id":"{transaction}","total_order":1}},"op":"u""#);
+    (key, value.replace(r#""op":"u""#, &block).into())
+}
+
+fn transaction_end(transaction: &str, n_lines: usize) -> Bytes {
+    format!(
+        r#"{{"status":"END","id":"{transaction}","event_count":9,"data_collections":[{{"data_collection":"public.sale_line","event_count":{n_lines}}},{{"data_collection":"public.unread","event_count":5}}],"ts_ms":1}}"#
+    )
+    .into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_marked_transaction_arrives_whole() {
+    let setup = setup();
+    let log = setup.log.as_ref();
+    let options = IngestOptions { transaction_wait_max: PATIENCE, ..IngestOptions::default() };
+    let mut ingest = Ingest::open(Arc::clone(&setup.log), tables(DDL), options).await.unwrap();
+    let topic = "a.public.sale_line";
+    // The first transaction shows that this source marks its transactions.
+    let (key, value) = transaction_event(1, 10, "5:10");
+    append(log, topic, 0, Some(key), Some(value)).await;
+    append(log, "a.transaction", 0, None, Some(transaction_end("5:10", 1))).await;
+    let mut n_records = 0;
+    while n_records < 2 {
+        n_records += next(&mut ingest).await.n_records;
+    }
+    let (key, value) = transaction_event(2, 20, "6:20");
+    append(log, topic, 0, Some(key), Some(value)).await;
+    // Much longer than an epoch lasts otherwise.
+    assert!(ingest.next_epoch(Duration::from_millis(300)).await.unwrap().is_none());
+    append(log, "a.transaction", 0, None, Some(transaction_end("6:20", 2))).await;
+    let (key, value) = transaction_event(3, 21, "6:20");
+    append(log, topic, 0, Some(key), Some(value)).await;
+    let epoch = next(&mut ingest).await;
+    assert_eq!((epoch.n_records, epoch.tables[0].delta.len()), (3, 2));
+}
