@@ -163,6 +163,10 @@ async fn latency(log: &Arc<dyn Log>) -> Result<(), AnyError> {
     let mut reader = log.read(vec![TopicSelector::Name("bench.latency".to_owned())], &Offsets::default()).await?;
     let topic: Arc<str> = "bench.latency".into();
     let all = records(N_RECORDS, |_| Arc::clone(&topic), usize::MAX);
+    let limit = PollLimit { max_records: 1000, max_bytes: 1 << 20, wait: Duration::from_secs(1) };
+    // Until the reader has caught up for the first time, it is still connecting.
+    log.append(records(1, |_| Arc::clone(&topic), 1)).await?;
+    while reader.poll(limit).await?.is_empty() {}
     let (sender, mut sent) = tokio::sync::mpsc::channel(N_RECORDS);
     let writing = {
         let log = Arc::clone(log);
@@ -177,7 +181,6 @@ async fn latency(log: &Arc<dyn Log>) -> Result<(), AnyError> {
             Ok::<_, AnyError>(())
         })
     };
-    let limit = PollLimit { max_records: 1000, max_bytes: 1 << 20, wait: Duration::from_secs(1) };
     let mut latencies = Vec::with_capacity(N_RECORDS);
     while latencies.len() < N_RECORDS {
         for batch in reader.poll(limit).await? {

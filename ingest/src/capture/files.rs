@@ -223,7 +223,9 @@ impl StreamReader {
 
 /// Makes a record of a line. Key and value are slices of the line, which is not copied.
 fn parse(text: &mut Vec<u8>, place: &CapturedPartition, next_offset: i64) -> Result<CaptureRecord, String> {
-    let buffer = Bytes::from(std::mem::take(text));
+    // The next line is about as long as this one.
+    let room = Vec::with_capacity(text.len() + text.len() / 4);
+    let buffer = Bytes::from(std::mem::replace(text, room));
     let line: Line<'_> = serde_json::from_slice(&buffer).map_err(|e| e.to_string())?;
     if *line.topic != *place.topic || line.partition != place.partition {
         return Err("the file has changed since it was opened".to_owned());

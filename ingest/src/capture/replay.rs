@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use futures::{StreamExt, TryStreamExt};
 use model::{AppendRecord, Log, LogError, Offsets, TopicSpec};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -21,6 +21,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const BATCHES_AHEAD_MAX: usize = 4;
 /// Appends under way at once at full speed; they keep their order.
 const APPENDS_MAX: usize = 4;
+/// Topics made at once.
+const TOPICS_AT_ONCE_MAX: usize = 8;
 /// A record that is due within this time is sent at once: timers are no finer.
 const PACE_SLACK: Duration = Duration::from_millis(2);
 
@@ -185,10 +187,13 @@ async fn create_topics(capture: &Capture, log: &Arc<dyn Log>, upto: Option<&Offs
             *n_partitions = (*n_partitions).max(captured.partition + 1);
         }
     }
-    for (topic, partitions) in topics {
-        log.create_topic(&topic, TopicSpec { partitions, ..TopicSpec::default() }).await?;
-    }
-    Ok(())
+    // Kafka takes a while for each.
+    let made = futures::stream::iter(topics)
+        .map(|(topic, partitions)| async move {
+            log.create_topic(&topic, TopicSpec { partitions, ..TopicSpec::default() }).await
+        })
+        .buffer_unordered(TOPICS_AT_ONCE_MAX);
+    made.try_collect().await
 }
 
 /// Reads and parses ahead of the appends, on a thread of its own.
