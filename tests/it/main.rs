@@ -3,6 +3,7 @@
 mod cli;
 mod crash;
 mod demo;
+mod disorder;
 mod e2e;
 mod rules;
 mod support;
