@@ -15,7 +15,7 @@ SELECT
   COALESCE(SUM(CASE WHEN s.record_date < c.today THEN s.units_sold END), 0) AS units_sold_yesterday
 FROM sales_by_day s
 CROSS JOIN company c
-WHERE s.record_date <= c.today AND s.record_date + INTERVAL '1' DAY >= c.today;
+WHERE s.record_date <= c.today AND s.record_date >= c.today - INTERVAL '1' DAY;
 
 -- Orders taken today and their net value, beside yesterday's.
 CREATE MATERIALIZED VIEW kpi_order_intake_today AS
@@ -26,7 +26,7 @@ SELECT
   COALESCE(SUM(CASE WHEN i.ordered_on < c.today THEN i.net END), 0) AS net_yesterday
 FROM order_intake_by_day i
 CROSS JOIN company c
-WHERE i.ordered_on <= c.today AND i.ordered_on + INTERVAL '1' DAY >= c.today;
+WHERE i.ordered_on <= c.today AND i.ordered_on >= c.today - INTERVAL '1' DAY;
 
 -- Open orders, their value with tax, the goods still to deliver, and how many are older than 14 days.
 CREATE MATERIALIZED VIEW kpi_open_orders AS

@@ -7,10 +7,10 @@
 
 -- Movements by the hour, as an instant in UTC, and by kind.
 CREATE MATERIALIZED VIEW movements_by_hour AS
-SELECT DATE_TRUNC('hour', moved_at) AS hour, kind, COUNT(*) AS movements, SUM(quantity) AS quantity
-FROM stock_move
+SELECT window_start AS hour, kind, COUNT(*) AS movements, SUM(quantity) AS quantity
+FROM TABLE(TUMBLE(TABLE stock_move, DESCRIPTOR(moved_at), INTERVAL '1' HOUR))
 WHERE status = 'done'
-GROUP BY DATE_TRUNC('hour', moved_at), kind;
+GROUP BY window_start, window_end, kind;
 
 -- Movements by day in UTC and by kind.
 CREATE MATERIALIZED VIEW movements_by_utc_day AS
