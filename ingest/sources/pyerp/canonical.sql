@@ -162,7 +162,7 @@ SELECT id AS supplier_id, creditor_id AS number, name
 FROM business_supplier;
 
 -- One row per sales paper of any type. pyERP has no column for the channel: the number's prefix tells it.
-CREATE VIEW sales_document AS
+CREATE VIEW sales_paper AS
 SELECT
   r.id AS document_id,
   CASE r.record_type
@@ -194,8 +194,15 @@ SELECT
   r.total_amount
 FROM sales_salesrecord r;
 
+-- The same without what only this file needs.
+CREATE VIEW sales_document AS
+SELECT
+  document_id, document_type, source_type, number, document_date, created_at, customer_id, channel, payment_status,
+  delivery_status, is_cancelled, currency, net_amount, total_amount
+FROM sales_paper;
+
 -- One row per line of a sales paper. Goods are the PRODUCT lines.
-CREATE VIEW sales_document_line AS
+CREATE VIEW sales_paper_line AS
 SELECT
   id AS line_id,
   sales_record_id AS document_id,
@@ -241,7 +248,7 @@ SELECT
   CAST(NULL AS BIGINT) AS line_count,
   net_amount,
   total_amount
-FROM sales_document
+FROM sales_paper
 WHERE document_type = 'order';
 
 -- One row per line of an order. The lines of other papers are here too, since the type stands on the paper: join
@@ -259,7 +266,7 @@ SELECT
   net_amount,
   delivered_quantity,
   is_open
-FROM sales_document_line;
+FROM sales_paper_line;
 
 -- One row per invoice or credit note, cancelled ones too. Without payment terms an invoice is due after 30 days.
 CREATE VIEW sales_invoice AS
@@ -279,14 +286,14 @@ SELECT
   d.currency,
   d.net_amount,
   d.total_amount
-FROM sales_document d
+FROM sales_paper d
 LEFT JOIN payment_terms t ON t.payment_terms_id = d.payment_terms_id
 WHERE d.document_type IN ('invoice', 'credit_note');
 
 -- One row per line of an invoice or credit note; lines of other papers are here too, see `sales_order_line`.
 CREATE VIEW sales_invoice_line AS
 SELECT line_id AS invoice_line_id, document_id AS invoice_id, line_number, is_goods, item_id, quantity, unit_price, net_amount
-FROM sales_document_line;
+FROM sales_paper_line;
 
 -- EMPTY: pyERP has no purchase orders
 CREATE VIEW purchase_order AS

@@ -218,7 +218,7 @@ SELECT
   CAST(NULL AS BIGINT) AS stock_level_id,
   p.item_id,
   p.location_id,
-  SUM(p.quantity) AS quantity,
+  CAST(SUM(p.quantity) AS DECIMAL(20, 6)) AS quantity,
   'AVAILABLE' AS status,
   FALSE AS has_slots
 FROM stock_posting p
@@ -288,7 +288,7 @@ JOIN product_uom u ON u.category = d.category;
 
 -- Units of each sale line that have reached a customer, in the product's default unit.
 CREATE VIEW sale_line_delivered AS
-SELECT m.origin, SUM(CAST(m.internal_quantity AS DECIMAL(20, 6))) AS quantity
+SELECT m.origin, CAST(SUM(CAST(m.internal_quantity AS DECIMAL(20, 6))) AS DECIMAL(20, 6)) AS quantity
 FROM tryton_stock_move m
 JOIN stock_location t ON t.id = m.to_location
 WHERE m.state = 'done' AND t.type = 'customer' AND m.origin LIKE 'sale.line,%'
@@ -329,7 +329,7 @@ LEFT JOIN sale_line_delivered d ON d.origin = 'sale.line,' || CAST(l.id AS STRIN
 
 -- The lines of each sale added up.
 CREATE VIEW sale_total AS
-SELECT order_id, COUNT(*) AS line_count, SUM(net_amount) AS net_amount
+SELECT order_id, COUNT(*) AS line_count, CAST(SUM(net_amount) AS DECIMAL(20, 2)) AS net_amount
 FROM sales_order_line
 GROUP BY order_id;
 
@@ -425,7 +425,7 @@ LEFT JOIN product_unit u ON u.product = l.product AND u.unit = l.unit;
 
 -- The lines of each purchase added up.
 CREATE VIEW purchase_total AS
-SELECT purchase_order_id, COUNT(*) AS line_count, SUM(net_amount) AS net_amount
+SELECT purchase_order_id, COUNT(*) AS line_count, CAST(SUM(net_amount) AS DECIMAL(20, 2)) AS net_amount
 FROM purchase_order_line
 GROUP BY purchase_order_id;
 
@@ -478,7 +478,7 @@ LEFT JOIN product_uom u ON u.id = p.unit;
 
 -- The cost of each work: the sum of its cycles.
 CREATE VIEW work_cost AS
-SELECT work, SUM(CAST(cost AS DECIMAL(20, 4))) AS cost
+SELECT work, CAST(SUM(CAST(cost AS DECIMAL(20, 4))) AS DECIMAL(20, 4)) AS cost
 FROM production_work_cycle
 GROUP BY work;
 
@@ -494,8 +494,8 @@ SELECT
   FALSE AS is_cancelled,
   w.state IN ('finished', 'done') AS is_done,
   CAST(p.quantity AS DECIMAL(20, 6)) AS target_quantity,
-  CASE WHEN w.state IN ('finished', 'done') THEN CAST(p.quantity AS DECIMAL(20, 6)) ELSE 0 END AS completed_quantity,
-  CASE WHEN w.state IN ('finished', 'done') THEN 0 ELSE CAST(p.quantity AS DECIMAL(20, 6)) END AS remaining_quantity,
+  CASE WHEN w.state IN ('finished', 'done') THEN CAST(p.quantity AS DECIMAL(20, 6)) ELSE CAST(0 AS DECIMAL(20, 6)) END AS completed_quantity,
+  CASE WHEN w.state IN ('finished', 'done') THEN CAST(0 AS DECIMAL(20, 6)) ELSE CAST(p.quantity AS DECIMAL(20, 6)) END AS remaining_quantity,
   c.cost,
   CAST(NULL AS TIMESTAMP(6) WITH TIME ZONE) AS started_at
 FROM production_work w
