@@ -7,3 +7,4 @@ mod disorder;
 mod e2e;
 mod rules;
 mod support;
+mod truth;

@@ -277,7 +277,9 @@ fn names(folder: &Path, extension: &'static str) -> impl Iterator<Item = String>
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).map(|entry| entry.expect("an entry").path())
+    fs::read_dir(folder)
+        .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+        .map(|entry| entry.expect("an entry").path())
 }
 
 #[test]
