@@ -1,16 +1,17 @@
 /** One alert: what, how bad, since when, whose, what it costs; opened, the row behind it. */
 import { ChevronDown, UserRound } from 'lucide-react';
-import { decimal } from '../format/format';
 import { useBoard } from '../live/context';
+import { businessTimeMs } from '../live/freshness';
 import { useTexts } from '../messages';
 import type { Alert } from '../wire/schema';
 import styles from './AlertItem.module.css';
+import { impactOf } from './impact';
 import { SeverityIcon } from './SeverityIcon';
 
 export function AlertItem({ alert }: { alert: Alert }) {
   const { m, f } = useTexts();
   const resolved = alert.state === 'resolved';
-  const impact = decimal(alert.impact);
+  const impact = impactOf(alert, f);
   return (
     <li
       className={`${styles.item} ${styles[alert.severity]} ${resolved ? styles.resolved : ''}`}
@@ -35,7 +36,7 @@ export function AlertItem({ alert }: { alert: Alert }) {
               )}
             </span>
           </span>
-          {impact !== null && <span className={styles.impact}>{f.number(impact, 'money')}</span>}
+          {impact !== null && <span className={styles.impact}>{impact.short}</span>}
           <ChevronDown aria-hidden="true" size={18} className={styles.chevron} />
         </summary>
         <AlertFacts alert={alert} />
@@ -47,7 +48,7 @@ export function AlertItem({ alert }: { alert: Alert }) {
 /** Ages count in business time: the data's clock runs the rule, not the wall. */
 function Age({ alert }: { alert: Alert }) {
   const { m, f } = useTexts();
-  const nowMs = useBoard((board) => board.status?.as_of_ms ?? null);
+  const nowMs = useBoard(businessTimeMs);
   const firedMs = Date.parse(alert.fired_at);
   const endMs = alert.resolved_at === null ? nowMs : Date.parse(alert.resolved_at);
   if (Number.isNaN(firedMs) || endMs === null) return null;
@@ -63,7 +64,8 @@ function AlertFacts({ alert }: { alert: Alert }) {
     [m.firedAt, when(alert.fired_at)],
   ];
   if (alert.resolved_at !== null) facts.push([m.resolvedAt, when(alert.resolved_at)]);
-  if (decimal(alert.impact) !== null) facts.push([m.impact, f.number(alert.impact, 'money_exact')]);
+  const impact = impactOf(alert, f);
+  if (impact !== null) facts.push([m.impact, impact.exact]);
   facts.push([m.priority, f.number(alert.priority, 'quantity')]);
   return (
     <div className={styles.facts}>

@@ -2,7 +2,7 @@
 import { Languages, Pause, Play, SunMoon } from 'lucide-react';
 import { NO_VALUE } from '../format/format';
 import { useBoard, useBoardContext, useNow } from '../live/context';
-import { dataAgeMs } from '../live/freshness';
+import { businessTimeMs, dataAgeMs } from '../live/freshness';
 import { LANGUAGES, type Language, useTexts } from '../messages';
 import { chooseTheme, THEMES, type ThemeChoice, useThemeChoice } from '../theme/theme';
 import { ConnectionPill } from './ConnectionPill';
@@ -77,7 +77,7 @@ function Lantern() {
 /** Business time of the data and how long ago it was heard, which are two different clocks. */
 function DataClock() {
   const { m, f } = useTexts();
-  const asOfMs = useBoard((board) => board.status?.as_of_ms ?? null);
+  const asOfMs = useBoard(businessTimeMs);
   const now = useNow();
   const age = useBoard((board) => dataAgeMs(board, now));
   const ago = age === null ? m.noDataYet : age < 2_000 ? m.updatedNow : m.updatedAgo(f.duration(age));

@@ -4,7 +4,7 @@ import { type CSSProperties, useState } from 'react';
 import { dailySeries, drawn } from '../chart/series';
 import { approximate, decimal, NO_VALUE } from '../format/format';
 import { useBoard, useBoardAt } from '../live/context';
-import { freshness } from '../live/freshness';
+import { businessTimeMs, freshness } from '../live/freshness';
 import { useTexts } from '../messages';
 import { StaleBadge } from '../parts/StaleBadge';
 import { firstRow, type ViewState } from '../wire/view';
@@ -143,7 +143,7 @@ function Course({
 /** The business time at which the engine stands: the view is complete up to there, changed or not. */
 function AsOf() {
   const { m, f } = useTexts();
-  const asOfMs = useBoard((board) => board.status?.as_of_ms ?? null);
+  const asOfMs = useBoard(businessTimeMs);
   return (
     <span>
       {m.asOf} {asOfMs === null ? NO_VALUE : f.time(asOfMs)}

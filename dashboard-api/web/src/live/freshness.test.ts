@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
-import { statusOf } from '../../test/samples';
-import { freshness, pillOf } from './freshness';
+import { snapshotOf, statusOf } from '../../test/samples';
+import { fromSnapshot } from '../wire/view';
+import { businessTimeMs, freshness, pillOf } from './freshness';
 import { type Board, EMPTY_BOARD } from './store';
 
 const NOW = 1_000_000;
@@ -39,4 +40,19 @@ test('the countdown is in whole seconds, never negative, and none without a netw
   expect(pillOf(board(lost(3)), NOW, true)).toMatchObject({ inSeconds: 3 });
   expect(pillOf(board(lost(3, -5_000)), NOW, true)).toMatchObject({ inSeconds: 0 });
   expect(pillOf(board(lost(3)), NOW, false)).toMatchObject({ inSeconds: null });
+});
+
+test('business time is that of the newest epoch, also when a replay goes back in time', () => {
+  const view = (epoch: number, as_of_ms: number) => fromSnapshot(snapshotOf('v', [], { epoch, as_of_ms }), 0);
+  const at = (statusEpoch: number, statusMs: number, viewEpoch: number, viewMs: number) =>
+    businessTimeMs(
+      board({
+        status: statusOf({ epoch: statusEpoch, as_of_ms: statusMs }),
+        views: { v: view(viewEpoch, viewMs) },
+      }),
+    );
+  expect(at(5, 500, 4, 400)).toBe(500);
+  expect(at(5, 500, 6, 600)).toBe(600);
+  expect(at(8, 100, 6, 600)).toBe(100);
+  expect(businessTimeMs(board({}))).toBeNull();
 });

@@ -29,6 +29,22 @@ export function freshness(board: Heard, nowMs: number): Freshness {
   return age >= AGEING_AFTER_MS ? 'ageing' : 'fresh';
 }
 
+/**
+ * The business time of what the page shows: that of the newest epoch, be it the engine's last word on itself or a
+ * view that changed since. Not the largest time, since a history that is replayed begins earlier again.
+ */
+export function businessTimeMs(board: Pick<Board, 'status' | 'views'>): number | null {
+  let epoch = board.status?.epoch ?? -1;
+  let asOfMs = board.status?.as_of_ms ?? null;
+  for (const view of Object.values(board.views)) {
+    if (view.epoch > epoch && view.asOfMs !== null) {
+      epoch = view.epoch;
+      asOfMs = view.asOfMs;
+    }
+  }
+  return asOfMs;
+}
+
 export type Pill =
   | { readonly kind: 'connecting' | 'live' | 'paused' | 'refused' }
   | { readonly kind: 'catching_up'; readonly left: number | null }
