@@ -67,17 +67,32 @@ const ITEMS: &str = "SELECT * FROM items ORDER BY id";
 
 #[test]
 fn query_prints_csv() {
-    check_query(&[ITEMS], expect![[r#""#]]);
+    check_query(&[ITEMS], expect![[r#"
+        id,name,price,active,changed
+        1,"a, ""b""",1.50,true,2025-10-01T05:00:00.250Z
+        3,"",,true,2025-10-01T05:00:00.250Z
+    "#]]);
 }
 
 #[test]
 fn query_prints_json() {
-    check_query(&["--format", "json", ITEMS], expect![[r#""#]]);
+    check_query(&["--format", "json", ITEMS], expect![[r#"
+        [
+        {"id":1,"name":"a, \"b\"","price":"1.50","active":true,"changed":"2025-10-01T05:00:00.250000Z"},
+        {"id":3,"name":"","price":null,"active":true,"changed":"2025-10-01T05:00:00.250000Z"}
+        ]
+    "#]]);
 }
 
 #[test]
 fn query_prints_a_table() {
-    check_query(&["--format", "table", "SELECT * FROM totals"], expect![[r#""#]]);
+    check_query(&["--format", "table", "SELECT * FROM totals"], expect![[r#"
+        +---+-------+
+        | n | price |
+        +---+-------+
+        | 2 | 1.50  |
+        +---+-------+
+    "#]]);
 }
 
 #[test]
@@ -87,7 +102,10 @@ fn query_stops_at_the_given_offsets_and_time() {
     let sql = "SELECT n, price, CURRENT_TIMESTAMP AS now FROM totals";
     let (code, out, err) = query(dir.path(), &["--upto", &upto, "--now", "2025-10-14T18:00:00Z", sql]);
     assert_eq!(code, 0, "{err}");
-    expect![[r#""#]].assert_eq(&out);
+    expect![[r#"
+        n,price,now
+        2,3.75,2025-10-14T18:00:00Z
+    "#]].assert_eq(&out);
 }
 
 #[test]
@@ -146,7 +164,11 @@ fn check_names_every_mistake_with_its_place() {
         run(andon().args(["check", "--source", &at(&dir.path().join("source")), "--views", &at(&views)]));
     assert_eq!((code, out.as_str()), (1, ""));
     let text = err.replace(&at(dir.path()), "DIR");
-    expect![[r#""#]].assert_eq(&text);
+    expect![[r#"
+        error: DIR/views/a.sql:2:8: No field named pric. Did you mean 'item.price'?
+        Valid fields are item.id, item.name, item.price, item.active, item.changed.
+        DIR/views/b.sql:3:6: table 'itm' not found
+    "#]].assert_eq(&text);
 }
 
 #[test]
@@ -156,7 +178,19 @@ fn check_explains_how_each_view_is_kept() {
     let (code, out, err) =
         run(andon().args(["check", "--explain", "--source", &at("source"), "--views", &at("views")]));
     assert_eq!(code, 0, "{err}");
-    expect![[r#""#]].assert_eq(&out.replace(&at("source"), "source"));
+    expect![[r#"
+        source: 1 tables, 2 views and rules, no problem
+          items   incremental
+              items (key: id; incremental)
+              source item
+          totals  incremental
+              totals (key: one row; incremental)
+              project count(Int64(1)) AS count(*) AS n, sum(item.price) AS price
+                aggregate count(Int64(1)), sum(item.price) by ()
+                  columns Int64(1), item.price
+                    columns price
+                      source item
+    "#]].assert_eq(&out.replace(&at("source"), "source"));
 }
 
 #[test]
