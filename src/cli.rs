@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::LogFormat;
+use crate::config::{DEFAULT_LOG_FILTER, LogFormat};
 use crate::{Error, check, demo, query, replay, serve, telemetry};
 
 /// Streaming analytics and alerting for an ERP.
@@ -74,7 +74,7 @@ fn run(cli: Cli) -> Result<(), Error> {
     };
     let (mut format, mut filter) = match &serve {
         Some(config) => (config.telemetry.log_format, config.telemetry.log_filter.clone()),
-        None => (LogFormat::Text, if is_server { "info" } else { "warn" }.to_owned()),
+        None => (LogFormat::Text, if is_server { DEFAULT_LOG_FILTER } else { "warn" }.to_owned()),
     };
     format = cli.log_format.unwrap_or(format);
     if let Some(wanted) = cli.log_filter {

@@ -15,7 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use sections::{
-    Alerting, Api, ClockMode, Database, Engine, Ingest, Kafka, LocalLog, LogFormat, Rules, Source, Telemetry, Views,
+    Alerting, Api, ClockMode, DEFAULT_LOG_FILTER, Database, Engine, Ingest, Kafka, LocalLog, LogFormat, Rules, Source,
+    Telemetry, Views,
 };
 
 use crate::Error;

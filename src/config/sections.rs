@@ -298,6 +298,9 @@ pub enum LogFormat {
     Json,
 }
 
+/// Life cycle of our own parts, and from the local log's storage engine only what is odd.
+pub const DEFAULT_LOG_FILTER: &str = "info,fjall=warn,lsm_tree=warn";
+
 /// `[telemetry]`. Metrics are always at `/metrics`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -310,7 +313,7 @@ pub struct Telemetry {
 
 impl Default for Telemetry {
     fn default() -> Self {
-        Self { log_format: LogFormat::Text, log_filter: "info".to_owned() }
+        Self { log_format: LogFormat::Text, log_filter: DEFAULT_LOG_FILTER.to_owned() }
     }
 }
 

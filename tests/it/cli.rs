@@ -67,32 +67,41 @@ const ITEMS: &str = "SELECT * FROM items ORDER BY id";
 
 #[test]
 fn query_prints_csv() {
-    check_query(&[ITEMS], expect![[r#"
+    check_query(
+        &[ITEMS],
+        expect![[r#"
         id,name,price,active,changed
         1,"a, ""b""",1.50,true,2025-10-01T05:00:00.250Z
         3,"",,true,2025-10-01T05:00:00.250Z
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn query_prints_json() {
-    check_query(&["--format", "json", ITEMS], expect![[r#"
+    check_query(
+        &["--format", "json", ITEMS],
+        expect![[r#"
         [
         {"id":1,"name":"a, \"b\"","price":"1.50","active":true,"changed":"2025-10-01T05:00:00.250000Z"},
         {"id":3,"name":"","price":null,"active":true,"changed":"2025-10-01T05:00:00.250000Z"}
         ]
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn query_prints_a_table() {
-    check_query(&["--format", "table", "SELECT * FROM totals"], expect![[r#"
+    check_query(
+        &["--format", "table", "SELECT * FROM totals"],
+        expect![[r#"
         +---+-------+
         | n | price |
         +---+-------+
         | 2 | 1.50  |
         +---+-------+
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -105,7 +114,8 @@ fn query_stops_at_the_given_offsets_and_time() {
     expect![[r#"
         n,price,now
         2,3.75,2025-10-14T18:00:00Z
-    "#]].assert_eq(&out);
+    "#]]
+    .assert_eq(&out);
 }
 
 #[test]
@@ -168,7 +178,8 @@ fn check_names_every_mistake_with_its_place() {
         error: DIR/views/a.sql:2:8: No field named pric. Did you mean 'item.price'?
         Valid fields are item.id, item.name, item.price, item.active, item.changed.
         DIR/views/b.sql:3:6: table 'itm' not found
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]
@@ -190,7 +201,8 @@ fn check_explains_how_each_view_is_kept() {
                   columns Int64(1), item.price
                     columns price
                       source item
-    "#]].assert_eq(&out.replace(&at("source"), "source"));
+    "#]]
+    .assert_eq(&out.replace(&at("source"), "source"));
 }
 
 #[test]

@@ -100,6 +100,13 @@ impl Node {
         body["rows"].as_array().cloned()
     }
 
+    /// A metric without labels, as a whole number.
+    pub(crate) fn metric(&self, name: &str) -> Option<u64> {
+        let (_, text) = self.get("/metrics")?;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        value.trim().parse().ok()
+    }
+
     /// Waits until `probe` gives something.
     pub(crate) fn wait<T>(&self, what: &str, mut probe: impl FnMut(&Self) -> Option<T>) -> T {
         let started = Instant::now();
