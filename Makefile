@@ -43,7 +43,7 @@ bench: ## Measures throughput and latency on the local log and on Kafka; see doc
 lint: ## Formatting and lints of everything, as continuous integration sees them.
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
-	@npm --prefix $(WEB) ci --no-progress && npm --prefix $(WEB) run lint
+	@npm --prefix $(WEB) ci --no-progress && npm --prefix $(WEB) run check
 
 fmt: ## Formats the Rust code.
 	@cargo fmt --all
