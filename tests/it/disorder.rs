@@ -92,7 +92,9 @@ fn mutate(file: &Path, out: &Path, rng: &mut StdRng) {
         let mut hasher = DefaultHasher::new();
         record["key"].to_string().hash(&mut hasher);
         let partition = usize::try_from(hasher.finish() % PARTITIONS).expect("small");
-        if n > 500 && let Some(after) = record["value"]["after"].as_object_mut() {
+        if n > 500
+            && let Some(after) = record["value"]["after"].as_object_mut()
+        {
             after.insert("added_in_mid_stream_ü".to_owned(), json!("new"));
         }
         if rng.random_ratio(1, RESENT_ONE_IN) && !record["value"].is_null() {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_int64_array;
+use datafusion::error::DataFusionError;
 use model::Delta;
 
-use super::{Expr, Operator, Step, evaluate, evaluate_mask};
+use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::batch_of;
 
@@ -21,8 +22,48 @@ pub(crate) struct Map {
     pub(crate) schema: SchemaRef,
 }
 
+/// What a [`Map`] made of a change.
+#[derive(Debug)]
+pub(crate) struct Mapped {
+    /// The change of the output.
+    pub(crate) output: Option<Delta>,
+    /// The input without the rows on which an expression failed; `None` if it failed on none.
+    pub(crate) accepted: Option<Delta>,
+}
+
 impl Map {
-    pub(crate) fn apply(&self, delta: &Delta) -> OpResult<Option<Delta>> {
+    /// Applies the expressions. A row on which one of them fails (a number that does not fit its CAST, a division by
+    /// zero) is left out, counted and logged, so that it stops no other row. Leaving it out is consistent: when the row
+    /// is deleted later, the expression fails on it again.
+    pub(crate) fn apply(&self, delta: &Delta) -> OpResult<Mapped> {
+        match self.apply_all(delta) {
+            Ok(output) => Ok(Mapped { output, accepted: None }),
+            Err(error) => self.apply_each(delta, &error),
+        }
+    }
+
+    fn apply_each(&self, delta: &Delta, error: &DataFusionError) -> OpResult<Mapped> {
+        let mut output = Vec::new();
+        let mut accepted = Vec::new();
+        let mut n_failed = 0_u64;
+        for i in 0..delta.len() {
+            let one = Delta::new(delta.rows.slice(i, 1), delta.weights.slice(i, 1));
+            match self.apply_all(&one) {
+                Ok(mapped) => {
+                    output.extend(mapped);
+                    accepted.push(one);
+                }
+                Err(_) => n_failed += 1,
+            }
+        }
+        let error = error.strip_backtrace();
+        tracing::warn!(n_failed, error, columns = ?self.schema.fields().iter().map(|f| f.name()).collect::<Vec<_>>(), "rows left out: their SQL failed");
+        metrics::counter!("pipelines_rows_failed_total").increment(n_failed);
+        let nothing = || Delta::empty(delta.rows.schema());
+        Ok(Mapped { output: concat(&output)?, accepted: Some(concat(&accepted)?.unwrap_or_else(nothing)) })
+    }
+
+    fn apply_all(&self, delta: &Delta) -> OpResult<Option<Delta>> {
         let kept = match &self.predicate {
             None => delta.clone(),
             Some(predicate) => {
@@ -49,7 +90,7 @@ impl Map {
 
 impl Operator for Map {
     fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
-        inputs[0].map_or(Ok(None), |delta| self.apply(delta))
+        inputs[0].map_or(Ok(None), |delta| Ok(self.apply(delta)?.output))
     }
 }
 

@@ -119,8 +119,9 @@ impl Operator for Temporal {
             None => Vec::new(),
         };
         if let Some(delta) = inputs[0] {
-            out.extend(self.map.apply(delta)?);
-            self.remember(delta)?;
+            let mapped = self.map.apply(delta)?;
+            out.extend(mapped.output);
+            self.remember(mapped.accepted.as_ref().unwrap_or(delta))?;
         }
         concat(&out)
     }

@@ -1,6 +1,7 @@
 //! Tests of the engine through its public interface.
 
 mod explain;
+mod failing_rows;
 mod oracle;
 mod publish;
 mod world;

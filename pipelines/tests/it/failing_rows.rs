@@ -1,0 +1,35 @@
+//! A row on which a view's SQL fails is left out; everything else goes on, also when the row changes or leaves.
+
+use model::clock::ManualClock;
+use pipelines::StepMode;
+
+use crate::world::{NOW_US, World, engine, flush, lines};
+
+#[test]
+fn rows_that_fail_are_left_out_and_come_back_when_they_are_mended() {
+    let fails = "SELECT id, 100 / qty AS share FROM orders WHERE qty IS NOT NULL".to_owned();
+    let mended = "SELECT id, 100 / qty AS share FROM orders WHERE qty IS NOT NULL AND qty <> 0".to_owned();
+    let by_time =
+        "SELECT id, 100 / qty AS share, created_at < CURRENT_TIMESTAMP AS past FROM orders WHERE qty IS NOT NULL";
+    let views = vec![
+        ("fails".to_owned(), fails),
+        ("mended".to_owned(), mended.clone()),
+        ("by_time".to_owned(), by_time.to_owned()),
+        ("total".to_owned(), "SELECT sum(100 / qty) AS s FROM orders".to_owned()),
+    ];
+    let mut world = World::new(5);
+    let clock = ManualClock::at(NOW_US);
+    let mut engine = engine(&views, &clock);
+    for day in 1..12 {
+        engine.step(&world.random_epoch(40), StepMode::Normal);
+        clock.set(NOW_US + day * 86_400_000_000);
+        flush(&mut engine);
+        assert_eq!(engine.failures(), vec![]);
+        let rows = |view: &str| lines(&[engine.contents(view).expect("decodes").expect("known view")]);
+        assert!(!rows("mended").is_empty());
+        assert_eq!(rows("fails"), rows("mended"));
+        let without_time: Vec<String> =
+            rows("by_time").iter().map(|l| l.rsplit_once(" | ").expect("three columns").0.to_owned()).collect();
+        assert_eq!(without_time, rows("mended"));
+    }
+}
