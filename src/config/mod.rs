@@ -166,7 +166,7 @@ mod tests {
             "[source]\npack = \"nav\"\n[api]\nlisten = \"nonsense\"\n[ingest]\nepoch_records_max = 0\n[database]\nurl = \"mysql://x\"",
             expect![[r#"
                 the configuration has 5 problem(s):
-                  - source.pack: there is no pack "nav"; shipped: pyerp
+                  - source.pack: there is no pack "nav"; shipped: pyerp, tryton
                   - ingest.epoch_records_max: must be at least 1
                   - api.listen: "nonsense" is not ADDRESS:PORT, for example 127.0.0.1:8080
                   - api.auth.jwt_secret is missing: mode `token` needs the secret that tokens are signed with
