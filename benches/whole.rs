@@ -58,9 +58,6 @@ const PING_VIEW: &str = "CREATE MATERIALIZED VIEW pings WITH ('key' = 'id') AS S
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> Result<(), AnyError> {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -80,6 +80,11 @@ impl Graph {
         self.leaves.insert(name.to_string(), id);
     }
 
+    /// Drops what only planning needs.
+    pub(crate) fn forget_plans(&mut self) {
+        self.known = HashMap::new();
+    }
+
     /// Compiles a view's plan and makes it readable for later views under `name`.
     pub(crate) fn add_view(&mut self, name: &str, plan: &LogicalPlan) -> OpResult<NodeId> {
         name.clone_into(&mut self.view);
@@ -426,9 +431,15 @@ impl Graph {
         let node = &self.nodes[id];
         let indent = "  ".repeat(depth);
         if self.is_view_of_another(id, root, view) {
-            let name = self.leaves.iter().find(|(name, leaf)| **leaf == id && *name != view).map(|(name, _)| name);
-            let what = if matches!(node.kind, NodeKind::Source(_)) { "source" } else { "view" };
-            let _ = writeln!(text, "{indent}{what} {}", name.map_or("", String::as_str));
+            // Views with equal plans share a node, so a node can have several names.
+            let text_of = match &node.kind {
+                NodeKind::Source(name) => format!("source {name}"),
+                NodeKind::Operator(_) => {
+                    let names = self.leaves.iter().filter(|(name, leaf)| **leaf == id && *name != view);
+                    format!("view {}", names.map(|(name, _)| name.as_str()).min().unwrap_or_default())
+                }
+            };
+            let _ = writeln!(text, "{indent}{text_of}");
             return;
         }
         let reason = node.recompute.as_ref().map(|r| format!("  -- recompute: {r}")).unwrap_or_default();

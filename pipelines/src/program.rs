@@ -305,7 +305,8 @@ impl Loader {
         empty.into_iter().collect()
     }
 
-    fn finish(self, tables: &[SourceTable]) -> Program {
+    fn finish(mut self, tables: &[SourceTable]) -> Program {
+        self.graph.forget_plans();
         Program {
             graph: self.graph,
             views: self.views,
