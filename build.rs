@@ -26,12 +26,13 @@ fn main() -> io::Result<()> {
 }
 
 fn embed(code: &mut String, root: &Path, constant: &str, kind: &str, include: &str, files: &[PathBuf]) {
-    let _ = writeln!(code, "pub(crate) static {constant}: &[(&str, {kind})] = &[");
+    writeln!(code, "pub(crate) static {constant}: &[(&str, {kind})] = &[").expect("a String takes every text");
     for file in files {
         let shown = file.strip_prefix(root).unwrap_or(file).display().to_string();
-        let _ = writeln!(code, "    ({shown:?}, {include}!({:?})),", file.display().to_string());
+        writeln!(code, "    ({shown:?}, {include}!({:?})),", file.display().to_string())
+            .expect("a String takes every text");
     }
-    let _ = writeln!(code, "];");
+    writeln!(code, "];").expect("a String takes every text");
 }
 
 /// All files below a folder whose name ends so, sorted by path; none if the folder does not exist.

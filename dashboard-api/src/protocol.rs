@@ -339,7 +339,7 @@ mod tests {
             expect![[r#"{"push":{"channel":"view:x","pub":{"data":{"a":1},"offset":12}}}"#]],
         );
         check(
-            history_reply(5, "e", 12, &[publication.object.clone()]),
+            history_reply(5, "e", 12, std::slice::from_ref(&publication.object)),
             expect![[r#"{"id":5,"history":{"publications":[{"data":{"a":1},"offset":12}],"epoch":"e","offset":12}}"#]],
         );
         check(

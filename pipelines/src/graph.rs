@@ -439,11 +439,11 @@ impl Graph {
                     format!("view {}", names.map(|(name, _)| name.as_str()).min().unwrap_or_default())
                 }
             };
-            let _ = writeln!(text, "{indent}{text_of}");
+            writeln!(text, "{indent}{text_of}").expect("a String takes every text");
             return;
         }
         let reason = node.recompute.as_ref().map(|r| format!("  -- recompute: {r}")).unwrap_or_default();
-        let _ = writeln!(text, "{indent}{}{reason}", node.label);
+        writeln!(text, "{indent}{}{reason}", node.label).expect("a String takes every text");
         for input in &node.inputs {
             self.explain_node(*input, root, view, depth + 1, text);
         }

@@ -58,7 +58,7 @@ fn value(column: &ArrayRef, row: usize, out: &mut String) {
     }
     macro_rules! number {
         ($t:ty) => {{
-            let _ = write!(out, "{}", column.as_primitive::<$t>().value(row));
+            write!(out, "{}", column.as_primitive::<$t>().value(row)).expect("a String takes every text");
         }};
     }
     match column.data_type() {
@@ -104,7 +104,7 @@ fn float(number: f64, out: &mut String) {
     // JSON has no NaN and no infinities.
     match serde_json::Number::from_f64(number) {
         Some(n) => {
-            let _ = write!(out, "{n}");
+            write!(out, "{n}").expect("a String takes every text");
         }
         None => out.push_str("null"),
     }
@@ -142,7 +142,7 @@ fn timestamp(column: &ArrayRef, row: usize, unit: TimeUnit, zoned: bool, out: &m
     match time {
         Some(time) => {
             let text = time.naive_utc().format("%Y-%m-%dT%H:%M:%S%.6f");
-            let _ = write!(out, "\"{text}{}\"", if zoned { "Z" } else { "" });
+            write!(out, "\"{text}{}\"", if zoned { "Z" } else { "" }).expect("a String takes every text");
         }
         None => out.push_str("null"),
     }

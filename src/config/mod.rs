@@ -222,6 +222,7 @@ mod tests {
 
     #[test]
     fn the_environment_wins_over_the_file() {
+        #[expect(clippy::result_large_err, reason = "the error type is the library's")]
         figment::Jail::expect_with(|jail| {
             jail.create_file("andon.toml", "[kafka]\nbrokers = \"from-file:1\"\n")?;
             jail.set_env("ANDON_KAFKA__BROKERS", "from-env:1");

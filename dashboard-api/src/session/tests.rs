@@ -46,7 +46,6 @@ fn output(session: &Session) -> String {
     out
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]
 fn check(frames: &[&str], expected: Expect) {
     check_with(&open_config(), frames, expected);
 }

@@ -332,9 +332,7 @@ impl<P: FnMut(Progress)> Replay<'_, P> {
                 if let Some(partition) = partition {
                     self.end_offsets.set(&topic, partition, offset + 1);
                 }
-                if !self.topics.contains_key(&topic) {
-                    self.topics.insert(topic, partition.is_none());
-                }
+                self.topics.entry(topic).or_insert(partition.is_none());
             }
             self.told.n_records += step.n_records;
             self.told.n_bytes += step.n_bytes;

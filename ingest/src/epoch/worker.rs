@@ -109,7 +109,7 @@ impl Worker {
         let event_time_us_max = self.clock.now_us().saturating_add(self.event_time_ahead_us);
         let mut tables = self.shared.tables();
         for (decoding, state) in self.decodings.iter_mut().zip(&mut tables.states) {
-            if decoding.changes.len() == 0 {
+            if decoding.changes.is_empty() {
                 continue;
             }
             let applied = state

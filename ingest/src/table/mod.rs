@@ -141,10 +141,10 @@ impl TableState {
             let left_out = unchanged.next_if(|u| u.row as usize == row);
             match changes.operations[row] {
                 Operation::Upsert => {
-                    if let Some(time) = self.upsert(changes, row, left_out, &mut applied) {
-                        if time <= event_time_us_max {
-                            applied.event_time_us = applied.event_time_us.max(Some(time));
-                        }
+                    if let Some(time) = self.upsert(changes, row, left_out, &mut applied)
+                        && time <= event_time_us_max
+                    {
+                        applied.event_time_us = applied.event_time_us.max(Some(time));
                     }
                 }
                 Operation::Delete => self.delete(changes, row, &mut applied),

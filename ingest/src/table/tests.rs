@@ -109,7 +109,7 @@ fn op(with_lone_tombstones: bool) -> impl Strategy<Value = Op> {
 }
 
 fn columns(seed: u32, big: &str) -> String {
-    let pick = |n: u32, some: &str| if seed % n == 0 { "null".to_owned() } else { some.to_owned() };
+    let pick = |n: u32, some: &str| if seed.is_multiple_of(n) { "null".to_owned() } else { some.to_owned() };
     let name = ["", "Grüße", "a\\\"b\\n", "\\u00e9\\ud83d\\ude00", "قطعة", "plain"][seed as usize % 6];
     format!(
         r#""name":{},"qty":{},"n":{},"f":{},"b":{},"d":{},"ts":{},"tm":{},"raw":{},"tags":{},"big":"{big}","extra":{{"x":[1]}}"#,

@@ -1,7 +1,7 @@
 //! The local log beyond the suite: crashes, reopening, retention, random operations against a model.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -150,7 +150,7 @@ async fn append_until_killed(dir: &str) {
         next += size;
         let newest = record("crash-newest", "k", &(next - 1).to_string());
         log.append(plain.chain([newest]).collect()).await.unwrap();
-        writeln!(std::io::stderr(), "acknowledged {}", next - 1).unwrap();
+        eprintln!("acknowledged {}", next - 1);
     }
 }
 

@@ -80,11 +80,13 @@ pub(crate) fn parse_query(statement: &SqlStatement) -> Result<Query, Diagnostic>
 /// Names of all relations a query mentions.
 pub(crate) fn relation_names(query: &Query) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let _: ControlFlow<()> = visit_relations(query, |name| {
+    // Nothing in the visitor breaks off, so the flow always goes on.
+    match visit_relations(query, |name| {
         names.extend(name.0.last().and_then(|p| p.as_ident()).map(ident_name));
-        ControlFlow::Continue(())
-    });
-    names
+        ControlFlow::<()>::Continue(())
+    }) {
+        ControlFlow::Continue(()) | ControlFlow::Break(()) => names,
+    }
 }
 
 fn parse_one(statement: &SqlStatement) -> Result<Statement, Diagnostic> {
