@@ -19,6 +19,7 @@ mod program;
 mod publish;
 mod rows;
 mod sql;
+mod state;
 
 pub use engine::{Engine, EpochOutput, StepMode};
 pub use error::Error;

@@ -18,6 +18,7 @@ use model::Delta;
 
 use crate::error::OpResult;
 use crate::sql::now::BusinessTime;
+use crate::state::StateWriter;
 
 /// What an operator may know of the step beside its inputs.
 #[derive(Debug)]
@@ -50,6 +51,20 @@ pub(crate) trait Operator: Send + std::fmt::Debug {
     /// Whether recomputation was postponed.
     fn postponed(&self) -> bool {
         false
+    }
+
+    /// From now on the operator remembers which entries of its state change, for [`Operator::checkpoint`]. Called at
+    /// most once, before the first step, and only on operators whose state cannot be rebuilt from kept tables.
+    fn track(&mut self) {}
+
+    /// Writes the entries that changed since the last call. The cost follows what changed, not what is there.
+    fn checkpoint(&mut self, _out: &mut StateWriter<'_>) -> OpResult<()> {
+        Ok(())
+    }
+
+    /// Takes back all entries that are stored; called on a new operator, before its first step.
+    fn restore(&mut self, _entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
+        Ok(())
     }
 }
 
