@@ -1,0 +1,223 @@
+//! From DataFusion's optimised plans to a graph of operators.
+//!
+//! Equal sub-plans become one node, whichever view they come from. A plan node without an incremental form becomes a
+//! [`crate::ops::recompute::Recompute`] node over incrementally kept inputs; `EXPLAIN` says so and why.
+
+mod aggregates;
+mod explain;
+mod joins;
+mod maps;
+mod recomputed;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{self as logical, Expr, LogicalPlan};
+
+use crate::error::OpResult;
+use crate::ops::Operator;
+use crate::ops::map::Select;
+use crate::ops::union::Union;
+use crate::rows::relaxed;
+
+/// Index of a node; inputs come before the nodes that read them.
+pub(crate) type NodeId = usize;
+
+/// A node: an operator, or the change of a source table.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) inputs: Vec<NodeId>,
+    pub(crate) kind: NodeKind,
+    /// Schema of the output, all nullable.
+    pub(crate) schema: SchemaRef,
+    /// For `EXPLAIN`.
+    pub(crate) label: String,
+    /// Why this node is recomputed, if it is.
+    pub(crate) recompute: Option<String>,
+    /// The view during whose planning the node was made.
+    pub(crate) view: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum NodeKind {
+    Source(Arc<str>),
+    Operator(Box<dyn Operator>),
+}
+
+/// The dataflow of all views of a program.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    pub(crate) nodes: Vec<Node>,
+    leaves: HashMap<String, NodeId>,
+    known: HashMap<LogicalPlan, NodeId>,
+    session: SessionState,
+    view: String,
+}
+
+/// Why a plan node has no incremental form.
+type Reason = String;
+
+impl Graph {
+    pub(crate) fn new(session: SessionState) -> Self {
+        Self { nodes: Vec::new(), leaves: HashMap::new(), known: HashMap::new(), session, view: String::new() }
+    }
+
+    /// Adds a source table under its name.
+    pub(crate) fn add_source(&mut self, name: &Arc<str>, schema: &Schema) {
+        let label = format!("source {name}");
+        let id = self.push(Vec::new(), NodeKind::Source(Arc::clone(name)), relaxed(schema), label, None);
+        self.leaves.insert(name.to_string(), id);
+    }
+
+    /// Drops what only planning needs.
+    pub(crate) fn forget_plans(&mut self) {
+        self.known = HashMap::new();
+    }
+
+    /// Compiles a view's plan and makes it readable for later views under `name`.
+    pub(crate) fn add_view(&mut self, name: &str, plan: &LogicalPlan) -> OpResult<NodeId> {
+        name.clone_into(&mut self.view);
+        let id = self.compile(without_outer_sort(plan))?;
+        self.leaves.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    fn push(
+        &mut self,
+        inputs: Vec<NodeId>,
+        kind: NodeKind,
+        schema: SchemaRef,
+        label: String,
+        recompute: Option<String>,
+    ) -> NodeId {
+        self.nodes.push(Node { inputs, kind, schema, label, recompute, view: self.view.clone() });
+        self.nodes.len() - 1
+    }
+
+    fn operator(
+        &mut self,
+        inputs: Vec<NodeId>,
+        operator: impl Operator + 'static,
+        schema: SchemaRef,
+        label: String,
+    ) -> NodeId {
+        self.push(inputs, NodeKind::Operator(Box::new(operator)), schema, label, None)
+    }
+
+    fn compile(&mut self, plan: &LogicalPlan) -> OpResult<NodeId> {
+        if let Some(id) = self.known.get(plan) {
+            return Ok(*id);
+        }
+        let id = match self.incremental(plan)? {
+            Ok(id) => id,
+            Err(reason) => self.recomputed(plan, &reason)?,
+        };
+        self.known.insert(plan.clone(), id);
+        Ok(id)
+    }
+
+    fn incremental(&mut self, plan: &LogicalPlan) -> OpResult<Result<NodeId, Reason>> {
+        if has_subquery(plan)? {
+            return Ok(Err("a subquery that cannot be turned into a join".to_owned()));
+        }
+        let schema = relaxed(plan.schema().as_arrow());
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan, schema),
+            LogicalPlan::SubqueryAlias(alias) => Ok(Ok(self.compile(&alias.input)?)),
+            LogicalPlan::Sort(sort) if sort.fetch.is_none() => Ok(Ok(self.compile(&sort.input)?)),
+            LogicalPlan::Projection(p) => {
+                let exprs: Vec<&Expr> = p.expr.iter().collect();
+                let input = self.compile(&p.input)?;
+                let label = format!("project {}", list(&p.expr));
+                Ok(Ok(self.map(input, p.input.schema(), None, Some(&exprs), schema, label)?))
+            }
+            LogicalPlan::Filter(f) => {
+                let input = self.compile(&f.input)?;
+                let label = format!("filter {}", f.predicate);
+                Ok(Ok(self.map(input, f.input.schema(), Some(&f.predicate), None, schema, label)?))
+            }
+            LogicalPlan::Union(u) => {
+                let inputs = u.inputs.iter().map(|i| self.compile(i)).collect::<OpResult<Vec<_>>>()?;
+                let operator = Union { schema: Arc::clone(&schema) };
+                Ok(Ok(self.operator(inputs, operator, schema, "union all".to_owned())))
+            }
+            LogicalPlan::Distinct(logical::Distinct::All(input)) => {
+                let keys = input.schema().columns().into_iter().map(Expr::Column).collect::<Vec<_>>();
+                self.aggregate(input, &keys, &[], schema)
+            }
+            LogicalPlan::Aggregate(a) => self.aggregate(&a.input, &a.group_expr, &a.aggr_expr, schema),
+            LogicalPlan::Join(join) => self.join(join, schema),
+            LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => self.constant(plan, schema),
+            other => Ok(Err(format!("{} has no incremental form yet", kind(other)))),
+        }
+    }
+
+    fn scan(&mut self, scan: &logical::TableScan, schema: SchemaRef) -> OpResult<Result<NodeId, Reason>> {
+        let name = scan.table_name.table();
+        let Some(leaf) = self.leaves.get(name).copied() else {
+            return Ok(Err(format!("{name} is not a source table or kept view")));
+        };
+        if scan.fetch.is_some() || !scan.filters.is_empty() {
+            return Ok(Err("LIMIT without an order".to_owned()));
+        }
+        match &scan.projection {
+            None => Ok(Ok(leaf)),
+            Some(columns) if columns.iter().copied().eq(0..self.nodes[leaf].schema.fields().len()) => Ok(Ok(leaf)),
+            Some(columns) => {
+                let operator = Select { columns: columns.clone(), schema: Arc::clone(&schema) };
+                let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+                let label = format!("columns {}", names.join(", "));
+                Ok(Ok(self.operator(vec![leaf], operator, schema, label)))
+            }
+        }
+    }
+}
+
+/// A set has no order: ORDER BY at the top of a view means nothing for its rows.
+fn without_outer_sort(plan: &LogicalPlan) -> &LogicalPlan {
+    match plan {
+        LogicalPlan::Sort(sort) if sort.fetch.is_none() => &sort.input,
+        other => other,
+    }
+}
+
+fn unalias(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => unalias(&alias.expr),
+        other => other,
+    }
+}
+
+/// Whether an expression of this very node holds a plan.
+fn has_subquery(plan: &LogicalPlan) -> OpResult<bool> {
+    for expr in plan.expressions() {
+        let found = expr.exists(|e| {
+            Ok(matches!(e, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)))
+        })?;
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn list(exprs: &[Expr]) -> String {
+    match exprs.is_empty() {
+        true => "()".to_owned(),
+        false => exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn kind(plan: &LogicalPlan) -> String {
+    match plan {
+        LogicalPlan::Sort(_) => "ORDER BY … LIMIT".to_owned(),
+        LogicalPlan::Limit(_) => "LIMIT".to_owned(),
+        LogicalPlan::Window(_) => "a window function (OVER)".to_owned(),
+        LogicalPlan::RecursiveQuery(_) => "WITH RECURSIVE".to_owned(),
+        LogicalPlan::Unnest(_) => "UNNEST".to_owned(),
+        other => other.display().to_string().split([':', '\n']).next().unwrap_or_default().to_owned(),
+    }
+}
