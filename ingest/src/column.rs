@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Float32Array, Float64Array, ListArray, PrimitiveArray,
-    StringArray,
+    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Float32Array, Float64Array, Int64Array, ListArray,
+    PrimitiveArray, StringArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
@@ -269,6 +269,18 @@ impl Column {
         }
     }
 
+    /// The largest integer form of all rows that is not over `limit`.
+    pub(crate) fn int_max(&self, limit: i64) -> Option<i64> {
+        self.int_max_from(0, limit)
+    }
+
+    /// The same of the rows from `first` on.
+    pub(crate) fn int_max_from(&self, first: usize, limit: i64) -> Option<i64> {
+        let Values::Int(v) = &self.values else { return None };
+        let rows = v[first..].iter().zip(&self.valid[first..]);
+        rows.filter(|(value, valid)| **valid && **value <= limit).map(|(value, _)| *value).max()
+    }
+
     /// Appends an unambiguous form of a row for use as a part of a key.
     pub(crate) fn key_bytes(&self, row: usize, out: &mut Vec<u8>) {
         match &self.values {
@@ -281,6 +293,60 @@ impl Column {
                 out.extend_from_slice(v.get(row));
             }
         }
+    }
+
+    /// All rows of a column that was only ever appended to, without copying most types; the column is empty
+    /// afterwards.
+    ///
+    /// # Errors
+    /// If the texts are too long together for one array.
+    pub(crate) fn drain(&mut self) -> Result<ArrayRef, ArrowError> {
+        let n_rows = self.len();
+        let data_type = self.data_type.clone();
+        let narrow = !matches!(data_type, DataType::Int64 | DataType::Timestamp(_, _) | DataType::Time64(_));
+        if matches!(data_type, DataType::List(_)) || (narrow && matches!(self.values, Values::Int(_))) {
+            let rows: Vec<u32> = (0..n_rows as u32).collect();
+            let array = Self::gather([(self, &rows), (self, &[])])?;
+            self.truncate(0);
+            return Ok(array);
+        }
+        let drained = std::mem::replace(self, Self::new(&data_type));
+        let nulls = drained.valid.contains(&false).then(|| NullBuffer::from(drained.valid));
+        Ok(match drained.values {
+            Values::Int(v) if data_type == DataType::Int64 => Arc::new(Int64Array::new(ScalarBuffer::from(v), nulls)),
+            Values::Int(v) if matches!(data_type, DataType::Time64(_)) => {
+                Arc::new(PrimitiveArray::<Time64MicrosecondType>::new(ScalarBuffer::from(v), nulls))
+            }
+            Values::Int(v) => Arc::new(
+                PrimitiveArray::<TimestampMicrosecondType>::new(ScalarBuffer::from(v), nulls).with_data_type(data_type),
+            ),
+            Values::Float(v) if data_type == DataType::Float64 => {
+                Arc::new(Float64Array::try_new(ScalarBuffer::from(v), nulls)?)
+            }
+            Values::Float(v) => {
+                let values: Vec<f32> = v.into_iter().map(|v| v as f32).collect();
+                Arc::new(Float32Array::try_new(ScalarBuffer::from(values), nulls)?)
+            }
+            Values::Decimal(v) => Arc::new(
+                PrimitiveArray::<Decimal128Type>::try_new(ScalarBuffer::from(v), nulls)?.with_data_type(data_type),
+            ),
+            Values::Bool(v) => Arc::new(BooleanArray::new(BooleanBuffer::from(v), nulls)),
+            Values::Bytes(v) => {
+                let mut offsets = Vec::with_capacity(n_rows + 1);
+                offsets.push(0_i32);
+                let mut end = 0_usize;
+                for len in &v.lens {
+                    end += *len as usize;
+                    offsets.push(i32::try_from(end).map_err(|_| ArrowError::OffsetOverflowError(end))?);
+                }
+                let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+                let data = Buffer::from_vec(v.data);
+                match data_type {
+                    DataType::Utf8 => Arc::new(StringArray::try_new(offsets, data, nulls)?),
+                    _ => Arc::new(BinaryArray::try_new(offsets, data, nulls)?),
+                }
+            }
+        })
     }
 
     /// Rows of several columns of this type, one after the other, as an Arrow array.

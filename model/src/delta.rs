@@ -60,6 +60,29 @@ pub struct TableDelta {
     pub delta: Delta,
 }
 
+/// How far time has come in a table: no row with an earlier event time is expected any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableWatermark {
+    /// Name of the source table.
+    pub table: Arc<str>,
+    /// Rows with an event time before this are late; microseconds since 1970. `None` until every partition that counts
+    /// has sent an event time. Never goes backwards.
+    pub watermark_us: Option<i64>,
+    /// What the watermark was derived from, to go on with after a restart.
+    pub partitions: Vec<PartitionEventTime>,
+}
+
+/// The largest event time of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionEventTime {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Partition of the topic.
+    pub partition: i32,
+    /// Microseconds since 1970, clamped against the far future.
+    pub event_time_us_max: i64,
+}
+
 /// All that arrived between two consistent points: the unit of work of the engine.
 #[derive(Debug, Clone, Default)]
 pub struct SourceEpoch {
@@ -71,6 +94,8 @@ pub struct SourceEpoch {
     pub n_records: usize,
     /// Largest event time seen in this epoch, microseconds since 1970, clamped against the far future.
     pub max_event_time_us: Option<i64>,
+    /// The watermarks of all tables with an event time as they stand after this epoch; empty if none has moved.
+    pub watermarks: Vec<TableWatermark>,
     /// Largest log timestamp seen in this epoch, milliseconds since 1970; for latency figures.
     pub max_log_timestamp_ms: Option<i64>,
 }
@@ -90,6 +115,7 @@ pub trait EpochSource: Send {
     /// Records sent to the dead-letter topic since the start.
     fn dead_letters(&self) -> u64;
 
-    /// All rows of a source table as they stand after the last epoch; `None` for an unknown table.
+    /// All rows of a source table as they stand after the last epoch; `None` for an unknown table and for an
+    /// append-only one, of which nothing is kept.
     fn table_rows(&self, table: &str) -> Option<RecordBatch>;
 }

@@ -36,14 +36,25 @@ pub struct SourceTable {
     /// the unit of times that arrive as bare numbers: up to 3 digits milliseconds, up to 6 microseconds, above that
     /// nanoseconds. One entry per column; a missing entry counts as 6.
     pub time_digits: Vec<u8>,
-    /// Indexes of the primary key's columns, in key order; never empty.
+    /// Indexes of the primary key's columns, in key order; empty for an append-only table.
     pub primary_key: Vec<usize>,
     /// Event time, if declared.
     pub event_time: Option<EventTime>,
+    /// `'ttl' = '90 days'`: rows whose event time is so much older than the business time leave the table. In
+    /// microseconds; only for tables with a primary key and an event time.
+    pub ttl_us: Option<i64>,
     /// Where the records come from.
     pub topic: TopicSelector,
     /// How they are encoded.
     pub format: SourceFormat,
     /// File and line of the declaration, for messages.
     pub declared_at: String,
+}
+
+impl SourceTable {
+    /// Whether every record of the table is one more row: there is no primary key, so nothing is ever changed or
+    /// deleted, and nothing of it is kept.
+    pub fn is_append_only(&self) -> bool {
+        self.primary_key.is_empty()
+    }
 }

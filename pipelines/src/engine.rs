@@ -273,6 +273,11 @@ impl Engine {
             return add_table(session, name, self.kept[at].contents()?);
         }
         if let Some(table) = self.program.tables.iter().find(|t| *t.name == *name) {
+            if table.is_append_only() && table_rows(name).is_none() {
+                return Err(DataFusionError::Plan(format!(
+                    "nothing is kept of the append-only table {name}: ask a materialized view over it"
+                )));
+            }
             let rows = table_rows(name).unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&table.schema)));
             return add_table(session, name, rows);
         }

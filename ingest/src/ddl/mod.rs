@@ -22,7 +22,7 @@ const KNOWN_OPTIONS: [&str; 4] = ["connector", "topic", "topic-pattern", "format
 /// Reads every `CREATE TABLE` of the files, in order.
 ///
 /// # Errors
-/// All mistakes in all files: syntax, unknown types and options, a missing primary key, names declared twice.
+/// All mistakes in all files: syntax, unknown types and options, names declared twice.
 pub fn parse_tables(files: &[SqlFile]) -> Result<Vec<SourceTable>, Vec<Diagnostic>> {
     let mut tables: Vec<SourceTable> = Vec::new();
     let mut errors = Vec::new();
@@ -81,13 +81,6 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
             ),
         }
     }
-    if parsed.primary_key.is_empty() {
-        errors.push(
-            statement
-                .diagnostic(format!("table {} has no primary key", parsed.name))
-                .with_help("add PRIMARY KEY (column, …) NOT ENFORCED: changes are matched to rows by it"),
-        );
-    }
     for index in &primary_key {
         let column = &parsed.columns[*index];
         if matches!(column.data_type, arrow::datatypes::DataType::List(_)) {
@@ -121,6 +114,7 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
         time_digits: parsed.columns.iter().map(|c| c.time_digits).collect(),
         primary_key,
         event_time,
+        ttl_us: None,
         topic,
         format,
         declared_at: format!("{}:{}", statement.path, statement.line),

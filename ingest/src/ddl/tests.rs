@@ -100,8 +100,6 @@ fn all_mistakes_at_once_with_their_place() {
               help: the options are 'connector', 'topic', 'topic-pattern', 'format'
             t.sql:3:54: unknown format 'csv'
               help: the formats are 'debezium-json' and 'json'
-            t.sql:4:10: table b has no primary key
-              help: add PRIMARY KEY (column, …) NOT ENFORCED: changes are matched to rows by it
             t.sql:4:66: 'topic-pattern' is no regular expression: regex parse error:
                 ^(?:()$
                  ^

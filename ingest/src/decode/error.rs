@@ -105,6 +105,12 @@ pub enum Undecodable {
         /// The column.
         column: String,
     },
+    /// An append-only table takes new rows only.
+    #[error("the table has no primary key, so it takes new rows only, and this is {what}")]
+    NoNewRow {
+        /// What the record is instead.
+        what: &'static str,
+    },
 }
 
 impl Undecodable {
@@ -119,6 +125,7 @@ impl Undecodable {
             Self::MissingKey { .. } => "missing_key",
             Self::Oversized { .. } => "oversized",
             Self::UnknownUnchanged { .. } => "unknown_unchanged",
+            Self::NoNewRow { .. } => "no_new_row",
         }
     }
 

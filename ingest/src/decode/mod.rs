@@ -73,6 +73,7 @@ struct ColumnSpec {
 pub struct Decoder {
     specs: Vec<ColumnSpec>,
     single_key: Option<usize>,
+    append_only: bool,
     format: SourceFormat,
     max_record_bytes: usize,
     parser: Parser,
@@ -102,6 +103,7 @@ impl Decoder {
         Self {
             specs: specs.collect(),
             single_key: (table.primary_key.len() == 1).then(|| table.primary_key[0]),
+            append_only: table.is_append_only(),
             format: table.format,
             max_record_bytes,
             parser: Parser::new(table.format, columns),
@@ -131,6 +133,7 @@ impl Decoder {
         let value = record.value.as_deref().filter(|v| v.trim_ascii() != b"null");
         self.transaction = None;
         let result = match value {
+            None if self.append_only => Err(Undecodable::NoNewRow { what: "a tombstone" }),
             None => self.key_row(record, None, Operation::Tombstone, NO_POSITION, out),
             Some(text) => {
                 utf8(text, "value")?;
@@ -167,6 +170,11 @@ impl Decoder {
             self.transaction = transaction_of(found.transaction.of(text));
         }
         let position = found.position;
+        if self.append_only
+            && let Some(what) = not_new(found)
+        {
+            return Err(Undecodable::NoNewRow { what });
+        }
         if let (Some(op), true) = (found.op, found.is_envelope) {
             return match op {
                 b'c' | b'u' | b'r' if found.has_after => self
@@ -196,6 +204,14 @@ impl Decoder {
         }
         self.row(Form::Flat, text, record, out)
             .map(|unchanged| complete(topic, partition, record, unchanged, position, out))
+    }
+
+    /// An append-only table cannot complete a row with an earlier one.
+    fn check_complete(&self, unchanged: &[u16]) -> Result<(), Undecodable> {
+        if self.append_only && !unchanged.is_empty() {
+            return Err(Undecodable::NoNewRow { what: "a row without its unchanged values" });
+        }
+        Ok(())
     }
 
     /// Writes all columns of an upsert; returns the columns whose unchanged value was left out.
@@ -236,6 +252,7 @@ impl Decoder {
         if key_gap {
             self.fill_key(record, out)?;
         }
+        self.check_complete(&unchanged)?;
         Ok(unchanged)
     }
 
@@ -361,6 +378,19 @@ enum KeyPart {
     Key,
     Row,
     Flat,
+}
+
+/// What a record is that is not a new row.
+fn not_new(found: &Found) -> Option<&'static str> {
+    let op = if found.is_envelope { found.op } else { found.flat_op };
+    match op {
+        Some(b'u') => Some("an update"),
+        Some(b'd') => Some("a delete"),
+        Some(b't') => Some("a truncate"),
+        _ if found.flat_deleted => Some("a delete"),
+        _ if found.payload.kind == Kind::Null && found.schema.kind == Kind::Object => Some("a tombstone"),
+        _ => None,
+    }
 }
 
 fn complete(

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
-use crate::table::TableState;
+use crate::table::Table;
 use route::Routes;
 use worker::Worker;
 
@@ -69,7 +69,7 @@ impl Default for IngestOptions {
 /// Rows of all tables as the background task has them, and the epochs the engine has not seen yet.
 #[derive(Debug)]
 struct Tables {
-    states: Vec<TableState>,
+    states: Vec<Table>,
     undelivered: VecDeque<Vec<TableDelta>>,
 }
 
@@ -108,7 +108,7 @@ impl Ingest {
         let reader = log.read(routes.selectors(), &Offsets::default()).await?;
         let shared = Arc::new(Shared {
             tables: Mutex::new(Tables {
-                states: tables.iter().map(TableState::new).collect(),
+                states: tables.iter().map(Table::new).collect(),
                 undelivered: VecDeque::new(),
             }),
             dead_letters: AtomicU64::new(0),
@@ -164,7 +164,7 @@ impl EpochSource for Ingest {
     fn table_rows(&self, table: &str) -> Option<RecordBatch> {
         let index = self.tables.iter().position(|t| &*t.name == table)?;
         let tables = self.shared.tables();
-        let rows = tables.states[index].rows();
+        let rows = tables.states[index].rows()?;
         let ahead: Vec<TableDelta> =
             tables.undelivered.iter().flatten().filter(|d| &*d.table == table).cloned().collect();
         drop(tables);

@@ -9,6 +9,7 @@
 //!   otherwise that delete has decided already;
 //! - the before image is never used: half of real tables send none, or an invented one.
 
+mod append;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use model::{Delta, SourceTable};
 
 use crate::column::Column;
 use crate::decode::{Changes, NO_POSITION, Operation, Origin, Unchanged, Undecodable};
+pub use append::AppendTable;
 use keys::KeyIndex;
 
 /// No entry of this epoch for a slot yet.
@@ -59,6 +61,61 @@ enum Outcome {
     /// Row of the changes.
     Row(u32),
     Gone,
+}
+
+/// A source table of either kind.
+#[derive(Debug)]
+pub enum Table {
+    /// With a primary key: its rows are kept.
+    Keyed(Box<TableState>),
+    /// Append-only: nothing is kept.
+    Appended(AppendTable),
+}
+
+impl Table {
+    /// A table without rows.
+    pub fn new(table: &SourceTable) -> Self {
+        if table.is_append_only() {
+            Self::Appended(AppendTable::new(table))
+        } else {
+            Self::Keyed(Box::new(TableState::new(table)))
+        }
+    }
+
+    /// Number of rows that are kept.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Keyed(state) => state.len(),
+            Self::Appended(_) => 0,
+        }
+    }
+
+    /// Whether no row is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All rows of a table that keeps them; see [`TableState::rows`].
+    ///
+    /// # Errors
+    /// If a column's texts are too long together for one array.
+    pub fn rows(&self) -> Option<Result<RecordBatch, ArrowError>> {
+        match self {
+            Self::Keyed(state) => Some(state.rows()),
+            Self::Appended(_) => None,
+        }
+    }
+
+    /// Applies an epoch's changes; see [`TableState::apply`].
+    ///
+    /// # Errors
+    /// If a column's texts are too long together for one array.
+    pub fn apply(&mut self, changes: &mut Changes, event_time_us_max: i64) -> Result<Applied, ArrowError> {
+        match self {
+            Self::Keyed(state) => state.apply(changes, event_time_us_max),
+            Self::Appended(table) => table.apply(changes, event_time_us_max),
+        }
+    }
 }
 
 /// What an epoch did to a table.

@@ -336,3 +336,61 @@ fn event_time_is_the_largest_that_is_believed() {
     let applied = fed.state.apply(&mut fed.changes, 1_800_000_000_000_000).unwrap();
     assert_eq!(applied.event_time_us, Some(1_735_689_600_000_000));
 }
+
+fn append_table(format: &str) -> SourceTable {
+    let text = format!(
+        "CREATE TABLE t (id BIGINT, {COLUMNS}, WATERMARK FOR ts AS ts)
+         WITH ('connector' = 'kafka', 'topic' = 't', 'format' = '{format}')"
+    );
+    crate::ddl::parse_tables(&[SqlFile { path: "t.sql".to_owned(), text }]).unwrap().remove(0)
+}
+
+/// A table that keeps nothing gives the same values as one that keeps its rows.
+#[test]
+fn an_append_only_table_gives_every_row_once() {
+    let (keyed, plain) = (table("id", "json"), append_table("json"));
+    let mut fed = Fed::new(&keyed);
+    let (mut decoder, mut changes) = (Decoder::new(&plain, 1 << 20), Changes::new(&plain.schema));
+    let mut state = super::Table::new(&plain);
+    for epoch in 0..3_u32 {
+        for id in epoch * 40..(epoch + 1) * 40 {
+            let value = format!(r#"{{"id":{id},{}}}"#, columns(id % 60, "long"));
+            fed.push(None, Some(&value)).unwrap();
+            let value = Some(Bytes::from(value));
+            let record = Record { offset: 0, timestamp_ms: 0, key: None, value, headers: Vec::new() };
+            decoder.decode(&Arc::from("t"), 0, &record, &mut changes).unwrap();
+            // A record that is refused leaves nothing behind in the row after it.
+            let bad = Record { value: Some(Bytes::from(r#"{"id":1,"name":"x","big":7,"n":"many"}"#)), ..record };
+            decoder.decode(&Arc::from("t"), 0, &bad, &mut changes).unwrap_err();
+        }
+        let (applied, expected) = (state.apply(&mut changes, 1_700_000_000_000_000).unwrap(), fed.apply());
+        changes.clear();
+        assert_eq!(text(&applied.delta.rows), text(&expected.delta.rows));
+        assert!(applied.delta.weights.values().iter().all(|w| *w == 1));
+        assert!(applied.event_time_us.is_some_and(|t| t <= 1_700_000_000_000_000));
+        assert_eq!((state.len(), state.rows().is_none()), (0, true));
+    }
+}
+
+#[test]
+fn an_append_only_table_refuses_what_is_no_new_row() {
+    let plain = append_table("debezium-json");
+    let (mut decoder, mut changes) = (Decoder::new(&plain, 1 << 20), Changes::new(&plain.schema));
+    let mut decode = |value: Option<&str>| {
+        let value = value.map(|v| Bytes::copy_from_slice(v.as_bytes()));
+        let key = Some(Bytes::from(r#"{"id":1}"#));
+        let record = Record { offset: 0, timestamp_ms: 0, key, value, headers: Vec::new() };
+        decoder.decode(&Arc::from("t"), 0, &record, &mut changes)
+    };
+    for op in ["c", "r"] {
+        decode(Some(&envelope(op, r#"{"id":1,"n":5}"#, 1))).unwrap();
+    }
+    let flat_delete = r#"{"id":1,"__deleted":"true"}"#;
+    for value in [Some(envelope("u", r#"{"id":1}"#, 2)), Some(envelope("d", r#"{"id":1}"#, 3)), None] {
+        assert_eq!(decode(value.as_deref()).unwrap_err().class(), "no_new_row", "{value:?}");
+    }
+    assert_eq!(decode(Some(flat_delete)).unwrap_err().class(), "no_new_row");
+    let unchanged = envelope("c", r#"{"id":1,"big":"__debezium_unavailable_value"}"#, 1);
+    assert_eq!(decode(Some(&unchanged)).unwrap_err().class(), "no_new_row");
+    assert_eq!(changes.len(), 2);
+}

@@ -65,6 +65,7 @@ fn table(name: &str, columns: &[(&str, DataType)]) -> SourceTable {
         schema: Arc::new(Schema::new(fields)),
         primary_key: vec![0],
         event_time: None,
+        ttl_us: None,
         topic: TopicSelector::Name(name.to_owned()),
         format: SourceFormat::Json,
         time_digits: vec![6; columns.len()],
