@@ -162,6 +162,8 @@ impl Node {
             epoch_idle: Duration::from_millis(config.ingest.epoch_idle_ms),
             epoch_duration_max: Duration::from_millis(config.ingest.epoch_ms_max),
             record_bytes_max: config.ingest.record_bytes_max,
+            event_time_ahead_max: Duration::from_secs(config.ingest.future_event_time_max_s),
+            idle_timeout: Duration::from_millis(config.ingest.idle_timeout_ms),
             ..IngestOptions::default()
         };
         let source = Ingest::open(self.log.clone(), planned.tables, options)

@@ -281,6 +281,13 @@ impl Column {
         rows.filter(|(value, valid)| **valid && **value <= limit).map(|(value, _)| *value).max()
     }
 
+    /// Number of rows from `first` on whose integer form is over `limit`.
+    pub(crate) fn count_above(&self, first: usize, limit: i64) -> u64 {
+        let Values::Int(v) = &self.values else { return 0 };
+        let rows = v[first..].iter().zip(&self.valid[first..]);
+        rows.filter(|(value, valid)| **valid && **value > limit).count() as u64
+    }
+
     /// Appends an unambiguous form of a row for use as a part of a key.
     pub(crate) fn key_bytes(&self, row: usize, out: &mut Vec<u8>) {
         match &self.values {

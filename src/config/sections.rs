@@ -159,11 +159,23 @@ pub struct Ingest {
     pub epoch_ms_max: u64,
     /// A larger record goes to the dead-letter topic.
     pub record_bytes_max: usize,
+    /// An event time further ahead of the clock than this stays in its row, but moves no watermark and no clock.
+    pub future_event_time_max_s: u64,
+    /// A partition that is read to its end and has sent nothing for so long does not hold the watermark of its table;
+    /// 0 waits for it for ever.
+    pub idle_timeout_ms: u64,
 }
 
 impl Default for Ingest {
     fn default() -> Self {
-        Self { epoch_records_max: 32_768, epoch_idle_ms: 5, epoch_ms_max: 50, record_bytes_max: 8 * 1024 * 1024 }
+        Self {
+            epoch_records_max: 32_768,
+            epoch_idle_ms: 5,
+            epoch_ms_max: 50,
+            record_bytes_max: 8 * 1024 * 1024,
+            future_event_time_max_s: 24 * 60 * 60,
+            idle_timeout_ms: 60_000,
+        }
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) async fn run(log: Arc<dyn Log>, mut routes: Routes, shared: Arc<Share
     }
 }
 
-async fn look_up(log: &dyn Log, routes: &mut Routes) -> Result<Ends, LogError> {
+/// Looks up the ends once.
+pub(super) async fn look_up(log: &dyn Log, routes: &mut Routes) -> Result<Ends, LogError> {
     let mut ends = Vec::new();
     for topic in log.topics().await? {
         let topic: Arc<str> = Arc::from(topic);

@@ -10,6 +10,7 @@ mod lag;
 mod route;
 mod task;
 mod transactions;
+mod watermark;
 mod worker;
 
 use std::collections::VecDeque;
@@ -21,7 +22,7 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::row::{RowConverter, SortField};
 use model::clock::SystemClock;
-use model::{Clock, EpochSource, Log, Offsets, SourceEpoch, SourceTable, TableDelta};
+use model::{Clock, EpochSource, Log, LogError, Offsets, SourceEpoch, SourceTable, TableDelta, TableWatermark};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -48,6 +49,11 @@ pub struct IngestOptions {
     pub record_bytes_max: usize,
     /// Event times further ahead of the clock than this are kept in their rows, but do not move time.
     pub event_time_ahead_max: Duration,
+    /// A partition that is read to its end and has sent nothing for so long does not hold its tables' watermarks; zero
+    /// waits for ever.
+    pub idle_timeout: Duration,
+    /// Where the watermarks stood when reading was last stopped, as [`SourceEpoch::watermarks`] last said.
+    pub watermarks: Vec<TableWatermark>,
     /// What "now" is for `event_time_ahead_max`.
     pub clock: Arc<dyn Clock>,
 }
@@ -61,6 +67,8 @@ impl Default for IngestOptions {
             transaction_wait_max: Duration::from_millis(200),
             record_bytes_max: 8 * 1024 * 1024,
             event_time_ahead_max: Duration::from_secs(24 * 60 * 60),
+            idle_timeout: Duration::from_secs(60),
+            watermarks: Vec::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -105,7 +113,8 @@ impl Ingest {
     /// If the log refuses to be read, or a topic pattern is no regular expression.
     pub async fn open(log: Arc<dyn Log>, tables: Vec<SourceTable>, options: IngestOptions) -> Result<Self, Error> {
         let routes = Routes::new(&tables)?;
-        let reader = log.read(routes.selectors(), &Offsets::default()).await?;
+        let from = Offsets::default();
+        let reader = log.read(routes.selectors(), &from).await?;
         let shared = Arc::new(Shared {
             tables: Mutex::new(Tables {
                 states: tables.iter().map(Table::new).collect(),
@@ -115,7 +124,14 @@ impl Ingest {
             ends: Mutex::new(None),
         });
         let (sender, epochs) = mpsc::channel(EPOCHS_QUEUED_MAX);
-        let worker = Worker::new(&tables, routes.clone(), &options, Arc::clone(&shared));
+        let mut worker = Worker::new(&tables, routes.clone(), &options, Arc::clone(&shared));
+        if worker.wants_watermarks() {
+            match lag::look_up(log.as_ref(), &mut routes.clone()).await {
+                Ok(ends) => worker.expect(&ends, &from),
+                Err(LogError::Unavailable { reason }) => tracing::warn!(reason, "unread partitions are not known"),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let reading = tokio::spawn(task::run(reader, Arc::clone(&log), worker, options, sender));
         let measuring = tokio::spawn(lag::run(log, routes, Arc::clone(&shared)));
         Ok(Self {

@@ -74,6 +74,9 @@ async fn next(
         let n_records: usize = batches.iter().map(|b| b.records.len()).sum();
         is_behind = n_records >= max_records / 2;
         if n_records == 0 {
+            if worker.has_time_moved() {
+                break;
+            }
             continue;
         }
         worker = if n_records <= INLINE_RECORDS_MAX {

@@ -1,14 +1,16 @@
 //! The CPU side of reading: decodes batches as they come, and turns what has gathered into an epoch.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use model::{Clock, LogBatch, SourceEpoch, SourceTable, TableDelta};
+use model::{Clock, LogBatch, Offsets, SourceEpoch, SourceTable, TableDelta};
 
 use super::dead_letter::DeadLetter;
+use super::lag::Ends;
 use super::route::Routes;
 use super::transactions::Transactions;
+use super::watermark::{Flow, Watermarks};
 use super::{IngestOptions, Shared};
 use crate::Error;
 use crate::decode::{Changes, Decoder};
@@ -36,6 +38,7 @@ pub(super) struct Worker {
     routes: Routes,
     gathered: Gathered,
     transactions: Transactions,
+    watermarks: Watermarks,
     clock: Arc<dyn Clock>,
     event_time_ahead_us: i64,
     shared: Arc<Shared>,
@@ -53,10 +56,37 @@ impl Worker {
             routes,
             gathered: Gathered::default(),
             transactions: Transactions::default(),
+            watermarks: Watermarks::new(tables, &options.watermarks, options.idle_timeout, Instant::now()),
             clock: Arc::clone(&options.clock),
             event_time_ahead_us: i64::try_from(options.event_time_ahead_max.as_micros()).unwrap_or(i64::MAX),
             shared,
         }
+    }
+
+    /// Whether any table has an event time.
+    pub(super) fn wants_watermarks(&self) -> bool {
+        self.watermarks.are_wanted()
+    }
+
+    /// Partitions that have records from `from` on hold the watermarks until these are read.
+    pub(super) fn expect(&mut self, ends: &Ends, from: &Offsets) {
+        for (topic, p) in ends {
+            if from.get(topic, p.partition).unwrap_or(p.earliest).max(p.earliest) < p.end {
+                for table in self.routes.tables(topic).iter() {
+                    self.watermarks.expect(*table, topic, p.partition, Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Whether time has moved although nothing arrived: a partition became idle.
+    pub(super) fn has_time_moved(&mut self) -> bool {
+        self.advance(Flow::Quiet)
+    }
+
+    fn advance(&mut self, flow: Flow) -> bool {
+        let ends = self.shared.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        self.watermarks.advance(ends.as_ref(), flow, Instant::now())
     }
 
     /// When the first record of the coming epoch arrived.
@@ -76,13 +106,19 @@ impl Worker {
 
     /// Decodes batches into the coming epoch.
     pub(super) fn decode(&mut self, batches: &[LogBatch]) {
-        self.gathered.since.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        let limit_us = self.clock.now_us().saturating_add(self.event_time_ahead_us);
+        self.gathered.since.get_or_insert(now);
         for batch in batches {
             let tables = self.routes.tables(&batch.topic);
             for (i, index) in tables.iter().enumerate() {
                 // An event that feeds two tables is one event of its transaction.
                 let transactions = (i == 0).then_some(&mut self.transactions);
-                decode_batch(&mut self.decodings[*index], batch, &mut self.gathered.dead_letters, transactions);
+                let decoding = &mut self.decodings[*index];
+                let first = decoding.changes.len();
+                decode_batch(decoding, batch, &mut self.gathered.dead_letters, transactions);
+                let place = (&batch.topic, batch.partition, batch.next_offset());
+                self.watermarks.observe(*index, place, (&decoding.changes, first), limit_us, now);
             }
             if tables.is_empty() {
                 let (routes, transactions) = (&mut self.routes, &mut self.transactions);
@@ -106,6 +142,8 @@ impl Worker {
             metrics::counter!("ingest_split_transactions_total").increment(n_split as u64);
         }
         let Gathered { mut epoch, mut dead_letters, .. } = std::mem::take(&mut self.gathered);
+        self.advance(Flow::Running);
+        epoch.watermarks = self.watermarks.take_changed();
         let event_time_us_max = self.clock.now_us().saturating_add(self.event_time_ahead_us);
         let mut tables = self.shared.tables();
         for (decoding, state) in self.decodings.iter_mut().zip(&mut tables.states) {

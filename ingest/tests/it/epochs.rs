@@ -9,7 +9,8 @@ use bytes::Bytes;
 use ingest::log::{LocalLog, LocalLogOptions};
 use ingest::{Ingest, IngestOptions};
 use model::{
-    AppendRecord, EpochSource, Log, LogBatch, Offsets, PollLimit, Record, SourceEpoch, TopicSelector, TopicSpec, topics,
+    AppendRecord, EpochSource, Log, LogBatch, Offsets, PollLimit, Record, SourceEpoch, TableWatermark, TopicSelector,
+    TopicSpec, topics,
 };
 
 use crate::fixture::{records, tables, text_rows};
@@ -278,4 +279,64 @@ async fn a_marked_transaction_arrives_whole() {
     append(log, topic, 0, Some(key), Some(value)).await;
     let epoch = next(&mut ingest).await;
     assert_eq!((epoch.n_records, epoch.tables[0].delta.len()), (3, 2));
+}
+
+const APPEND_ONLY: &str = "
+CREATE TABLE scans (id INT, at TIMESTAMP(3), WATERMARK FOR at AS at - INTERVAL '1' SECOND)
+WITH ('connector' = 'kafka', 'topic' = 'scans', 'format' = 'json');";
+
+async fn scan(log: &dyn Log, partition: i32, id: i64, second: i64) {
+    let value = format!(r#"{{"id":{id},"at":{}}}"#, second * 1_000);
+    append(log, "scans", partition, None, Some(value.into())).await;
+}
+
+/// Reads until the watermark of the only table stands at this second.
+async fn until_watermark(ingest: &mut Ingest, second: i64) -> (usize, Vec<TableWatermark>) {
+    let (mut n_rows, deadline) = (0, Instant::now() + PATIENCE);
+    loop {
+        let epoch = next(ingest).await;
+        n_rows += epoch.tables.iter().map(|t| t.delta.len()).sum::<usize>();
+        if epoch.watermarks.first().is_some_and(|w| w.watermark_us == Some(second * 1_000_000)) {
+            return (n_rows, epoch.watermarks);
+        }
+        assert!(Instant::now() < deadline, "the watermark moves in time");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_only_table_has_rows_and_a_watermark_and_keeps_nothing() {
+    let setup = setup();
+    let log = setup.log.as_ref();
+    log.create_topic("scans", TopicSpec { partitions: 2, ..TopicSpec::default() }).await.unwrap();
+    for i in 0..10 {
+        scan(log, 0, i, 100 + i).await;
+        scan(log, 1, i, 50 + i).await;
+    }
+    append(log, "scans", 0, Some("1".into()), None).await;
+    let options = IngestOptions { idle_timeout: Duration::from_millis(300), ..IngestOptions::default() };
+    let mut ingest = Ingest::open(Arc::clone(&setup.log), tables(APPEND_ONLY), options.clone()).await.unwrap();
+    let (n_rows, _) = until_watermark(&mut ingest, 58).await;
+    assert_eq!((n_rows, ingest.dead_letters()), (20, 1));
+    // The silence of the slower partition lets time pass it by, as long as the other one speaks.
+    let deadline = Instant::now() + PATIENCE;
+    let watermarks = loop {
+        assert!(Instant::now() < deadline, "the watermark moves in time");
+        scan(log, 0, 10, 109).await;
+        let watermarks = next(&mut ingest).await.watermarks;
+        if watermarks.first().is_some_and(|w| w.watermark_us == Some(108_000_000)) {
+            break watermarks;
+        }
+    };
+    assert!(ingest.table_rows("scans").is_none());
+    assert_eq!(dead_letters(log, 1).await[0].header("reason-class").unwrap(), "no_new_row");
+    drop(ingest);
+
+    // After a restart nothing that is read again takes time back.
+    let options = IngestOptions { watermarks, idle_timeout: Duration::ZERO, ..options };
+    let mut ingest = Ingest::open(Arc::clone(&setup.log), tables(APPEND_ONLY), options).await.unwrap();
+    let epoch = next(&mut ingest).await;
+    assert_eq!(epoch.watermarks[0].watermark_us, Some(108_000_000));
+    scan(log, 0, 99, 200).await;
+    scan(log, 1, 99, 300).await;
+    until_watermark(&mut ingest, 199).await;
 }
