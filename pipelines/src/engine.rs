@@ -18,6 +18,7 @@ use crate::kept::{Kept, ViewChange};
 use crate::ops::Step;
 use crate::program::{Program, new_session, plan, planning_diagnostic, table_ref};
 use crate::sql::{StatementKind, parse_query, relation_names};
+use crate::watermark::Watermarks;
 
 /// How far business time must move before time-dependent views are looked at again, in microseconds.
 const TICK_US: i64 = 1_000_000;
@@ -62,6 +63,7 @@ pub struct Engine {
     epoch: u64,
     first: bool,
     tick_not_before: Option<Instant>,
+    watermarks: Watermarks,
 }
 
 impl Engine {
@@ -88,6 +90,7 @@ impl Engine {
             epoch: 0,
             first: true,
             tick_not_before: None,
+            watermarks: Watermarks::default(),
         })
     }
 
@@ -141,7 +144,9 @@ impl Engine {
         if moved || self.first {
             time.set_us(now);
         }
-        let step = Step { first: self.first, tick, flush, time: &time };
+        let mut watermarks = std::mem::take(&mut self.watermarks);
+        watermarks.advance(&epoch.watermarks);
+        let step = Step { first: self.first, tick, flush, time: &time, watermarks: &watermarks };
         let mut postponed = false;
         for id in 0..self.program.graph.nodes.len() {
             self.outputs[id] = self.run_node(id, epoch, &step);
@@ -149,6 +154,7 @@ impl Engine {
                 postponed |= op.postponed();
             }
         }
+        self.watermarks = watermarks;
         let mut changes = Vec::new();
         for (id, views) in &self.roots {
             let Some(delta) = &self.outputs[*id] else { continue };

@@ -20,6 +20,7 @@ mod publish;
 mod rows;
 mod sql;
 mod state;
+mod watermark;
 
 pub use engine::{Engine, EpochOutput, StepMode};
 pub use error::Error;

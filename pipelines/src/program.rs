@@ -17,7 +17,7 @@ use model::sql::split_statements;
 use model::view::ViewColumn;
 use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, topics};
 
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, Policy};
 use crate::sql::now::BusinessTime;
 use crate::sql::{StatementKind, ViewStatement, parse_query, parse_view, relation_names};
 
@@ -134,7 +134,10 @@ fn in_order(statements: &BTreeMap<String, ViewStatement>) -> (Vec<String>, Vec<S
             .iter()
             .filter(|(name, view)| {
                 !done.contains(name.as_str())
-                    && view.relations.iter().all(|r| !statements.contains_key(r) || done.contains(r.as_str()))
+                    && view.relations.iter().all(|r| {
+                        let r = r.strip_suffix(LATE_SUFFIX).filter(|_| !statements.contains_key(r)).unwrap_or(r);
+                        !statements.contains_key(r) || done.contains(r)
+                    })
             })
             .map(|(name, _)| name.as_str())
             .collect();
@@ -204,7 +207,7 @@ impl Loader {
         let session = new_session(&time);
         let mut graph = Graph::new(session.state());
         for table in tables {
-            graph.add_source(&table.name, &table.schema);
+            graph.add_source(table);
             register(&session, &table.name, &table.schema, &table.primary_key);
         }
         Self { session, graph, time, statements, views: Vec::new() }
@@ -259,7 +262,11 @@ impl Loader {
             Some(names) => named_columns(&schema, names, source)?,
             None => natural_key(&plan),
         };
-        let root = self.graph.add_view(wanted.name, &optimised).map_err(failed)?;
+        let policy = Policy::default();
+        let root = self.graph.add_view(wanted.name, &optimised, policy).map_err(failed)?.map_err(|why| {
+            let help = "group by window_end, or by another column that is made of the event time";
+            source.diagnostic(format!("EMIT ON WINDOW CLOSE: {why}")).with_help(help)
+        })?;
         if wanted.kind == ViewKind::View {
             register(&self.session, wanted.name, &schema, &key);
         }
@@ -284,6 +291,31 @@ impl Loader {
             maintenance,
         };
         self.views.push(KeptView { info, root, schema, key });
+        self.keep_late_rows(wanted, root).map_err(failed)
+    }
+
+    /// Keeps the rows that come too late for a view as `<view>__late`.
+    fn keep_late_rows(&mut self, wanted: &Wanted<'_>, root: NodeId) -> Result<(), DataFusionError> {
+        let Some((node, schema)) = self.graph.late_rows(wanted.name, root)? else { return Ok(()) };
+        if wanted.kind == ViewKind::Rule {
+            return Ok(());
+        }
+        let name = late_name(wanted.name);
+        let key = vec![schema.fields().len() - 1];
+        self.graph.name_node(&name, node);
+        register(&self.session, &name, &schema, &key);
+        let info = ViewInfo {
+            topic: topics::view(&name),
+            kind: ViewKind::View,
+            columns: schema.fields().iter().map(|f| view_column(f)).collect(),
+            key: key.iter().map(|i| schema.field(*i).name().clone()).collect(),
+            description: Some(format!("Rows that came too late for {}.", wanted.name)),
+            sql: wanted.source.sql.clone(),
+            empty_inputs: Vec::new(),
+            maintenance: "incremental".to_owned(),
+            name,
+        };
+        self.views.push(KeptView { info, root: node, schema, key });
         Ok(())
     }
 
@@ -316,6 +348,13 @@ impl Loader {
         }
     }
 }
+
+/// Name of the relation that holds what came too late for a view.
+fn late_name(view: &str) -> String {
+    format!("{view}{LATE_SUFFIX}")
+}
+
+const LATE_SUFFIX: &str = "__late";
 
 /// A name taken as it is: names with upper case letters or hyphens were quoted where they were declared.
 pub(crate) fn table_ref(name: &str) -> datafusion::common::TableReference {

@@ -8,7 +8,8 @@ use datafusion::logical_expr::{self as logical, Expr, LogicalPlan};
 use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::{Column as PhysicalColumn, Literal as PhysicalLiteral};
 
-use super::{Graph, NodeId, Reason, list, unalias};
+use super::closing::horizon_of;
+use super::{Facts, Graph, NodeId, Reason, list, unalias};
 use crate::error::OpResult;
 use crate::ops::aggregate::{Aggregate, AggregateSpec};
 
@@ -60,12 +61,22 @@ impl Graph {
             })
             .collect::<OpResult<Vec<_>>>()?;
         let node = self.compile(input)?;
+        let (node, closed) = self.close_any(node, keys, input_schema)?;
         let refs: Vec<&Expr> = columns.iter().collect();
         let label = format!("columns {}", list(&columns));
         let node = self.map(node, input_schema, None, Some(&refs), Arc::clone(&projected), label)?;
-        let operator = Aggregate::new(&projected, keys.len(), specs, Arc::clone(&schema))?;
+        let mut operator = Aggregate::new(&projected, keys.len(), specs, Arc::clone(&schema))?;
+        if let Some((key, closing)) = closed {
+            operator.close_by(key, horizon_of(&closing));
+        }
+        let facts = Facts {
+            closings: self.nodes[node].facts.of_columns(&(0..keys.len()).collect::<Vec<_>>()).closings,
+            ..Facts::default()
+        };
         let label = format!("aggregate {} by {}", list(aggregates), list(keys));
-        Ok(Ok(self.operator(vec![node], operator, schema, label)))
+        let id = self.operator(vec![node], operator, schema, label);
+        self.nodes[id].facts = facts;
+        Ok(Ok(id))
     }
 }
 

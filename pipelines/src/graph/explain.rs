@@ -20,7 +20,7 @@ impl Graph {
         reasons
     }
 
-    fn is_view_of_another(&self, id: NodeId, root: NodeId, view: &str) -> bool {
+    pub(super) fn is_view_of_another(&self, id: NodeId, root: NodeId, view: &str) -> bool {
         id != root && self.leaves.iter().any(|(name, leaf)| *leaf == id && name != view)
     }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DFSchema, DFSchemaRef};
 use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 
-use super::{Graph, NodeId, Reason};
+use super::{Graph, NodeId, Reason, RowWise};
 use crate::error::OpResult;
 use crate::ops::constant::Constant;
 use crate::ops::map::Map;
@@ -40,7 +41,16 @@ impl Graph {
             let label = format!("{label} (as time passes)");
             return Ok(self.operator(vec![input], Temporal::new(map, input_schema)?, schema, label));
         }
-        Ok(self.operator(vec![input], map, schema, label))
+        let mut facts = self.nodes[input].facts.mapped(columns, input_schema);
+        let all = || {
+            let fields = self.nodes[input].schema.fields().iter().enumerate();
+            fields.map(|(i, f)| Arc::new(PhysicalColumn::new(f.name(), i)) as crate::ops::Expr).collect()
+        };
+        let columns = map.columns.clone().unwrap_or_else(all);
+        facts.row_wise = Some(RowWise { predicate: map.predicate.clone(), columns });
+        let id = self.operator(vec![input], map, schema, label);
+        self.nodes[id].facts = facts;
+        Ok(id)
     }
 
     pub(super) fn constant(&mut self, plan: &LogicalPlan, schema: SchemaRef) -> OpResult<Result<NodeId, Reason>> {

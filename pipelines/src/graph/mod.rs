@@ -4,6 +4,7 @@
 //! [`crate::ops::recompute::Recompute`] node over incrementally kept inputs; `EXPLAIN` says so and why.
 
 mod aggregates;
+mod closing;
 mod explain;
 mod joins;
 mod maps;
@@ -12,10 +13,15 @@ mod recomputed;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{self as logical, Expr, LogicalPlan};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
+use model::SourceTable;
+
+use closing::RowWise;
+pub(crate) use closing::{Facts, Policy};
 
 use crate::error::OpResult;
 use crate::ops::Operator;
@@ -37,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) label: String,
     /// Why this node is recomputed, if it is.
     pub(crate) recompute: Option<String>,
+    /// What is known of the rows that it puts out.
+    pub(crate) facts: Facts,
     /// The view during whose planning the node was made.
     pub(crate) view: String,
 }
@@ -52,9 +60,10 @@ pub(crate) enum NodeKind {
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
     leaves: HashMap<String, NodeId>,
-    known: HashMap<LogicalPlan, NodeId>,
+    known: HashMap<Policy, HashMap<LogicalPlan, NodeId>>,
     session: SessionState,
     view: String,
+    policy: Policy,
 }
 
 /// Why a plan node has no incremental form.
@@ -62,14 +71,28 @@ type Reason = String;
 
 impl Graph {
     pub(crate) fn new(session: SessionState) -> Self {
-        Self { nodes: Vec::new(), leaves: HashMap::new(), known: HashMap::new(), session, view: String::new() }
+        Self {
+            nodes: Vec::new(),
+            leaves: HashMap::new(),
+            known: HashMap::new(),
+            session,
+            view: String::new(),
+            policy: Policy::default(),
+        }
     }
 
     /// Adds a source table under its name.
-    pub(crate) fn add_source(&mut self, name: &Arc<str>, schema: &Schema) {
+    pub(crate) fn add_source(&mut self, table: &SourceTable) {
+        let name = &table.name;
         let label = format!("source {name}");
-        let id = self.push(Vec::new(), NodeKind::Source(Arc::clone(name)), relaxed(schema), label, None);
+        let id = self.push(Vec::new(), NodeKind::Source(Arc::clone(name)), relaxed(&table.schema), label, None);
+        self.nodes[id].facts = Facts::of_source(table);
         self.leaves.insert(name.to_string(), id);
+    }
+
+    /// Makes a node readable for later views under a name.
+    pub(crate) fn name_node(&mut self, name: &str, node: NodeId) {
+        self.leaves.insert(name.to_owned(), node);
     }
 
     /// Drops what only planning needs.
@@ -78,11 +101,28 @@ impl Graph {
     }
 
     /// Compiles a view's plan and makes it readable for later views under `name`.
-    pub(crate) fn add_view(&mut self, name: &str, plan: &LogicalPlan) -> OpResult<NodeId> {
+    ///
+    /// # Errors
+    /// What is wrong with the plan; as the inner error, why its windows cannot close as `policy` wants.
+    pub(crate) fn add_view(
+        &mut self,
+        name: &str,
+        plan: &LogicalPlan,
+        policy: Policy,
+    ) -> OpResult<Result<NodeId, String>> {
         name.clone_into(&mut self.view);
-        let id = self.compile(without_outer_sort(plan))?;
+        self.policy = policy;
+        let mut id = self.compile(without_outer_sort(plan))?;
+        if policy.emit_on_close {
+            let columns: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+            let (gated, _) = self.close_any(id, &columns, plan.schema())?;
+            match self.emit_on_close(gated)? {
+                Ok(emitting) => id = emitting,
+                Err(why) => return Ok(Err(why)),
+            }
+        }
         self.leaves.insert(name.to_owned(), id);
-        Ok(id)
+        Ok(Ok(id))
     }
 
     fn push(
@@ -93,7 +133,8 @@ impl Graph {
         label: String,
         recompute: Option<String>,
     ) -> NodeId {
-        self.nodes.push(Node { inputs, kind, schema, label, recompute, view: self.view.clone() });
+        let (facts, view) = (Facts::default(), self.view.clone());
+        self.nodes.push(Node { inputs, kind, schema, label, recompute, facts, view });
         self.nodes.len() - 1
     }
 
@@ -108,14 +149,14 @@ impl Graph {
     }
 
     fn compile(&mut self, plan: &LogicalPlan) -> OpResult<NodeId> {
-        if let Some(id) = self.known.get(plan) {
+        if let Some(id) = self.known.get(&self.policy).and_then(|known| known.get(plan)) {
             return Ok(*id);
         }
         let id = match self.incremental(plan)? {
             Ok(id) => id,
             Err(reason) => self.recomputed(plan, &reason)?,
         };
-        self.known.insert(plan.clone(), id);
+        self.known.entry(self.policy).or_default().insert(plan.clone(), id);
         Ok(id)
     }
 
@@ -142,7 +183,10 @@ impl Graph {
             LogicalPlan::Union(u) => {
                 let inputs = u.inputs.iter().map(|i| self.compile(i)).collect::<OpResult<Vec<_>>>()?;
                 let operator = Union { schema: Arc::clone(&schema) };
-                Ok(Ok(self.operator(inputs, operator, schema, "union all".to_owned())))
+                let facts = Facts::of_union(&inputs.iter().map(|i| &self.nodes[*i].facts).collect::<Vec<_>>());
+                let id = self.operator(inputs, operator, schema, "union all".to_owned());
+                self.nodes[id].facts = facts;
+                Ok(Ok(id))
             }
             LogicalPlan::Distinct(logical::Distinct::All(input)) => {
                 let keys = input.schema().columns().into_iter().map(Expr::Column).collect::<Vec<_>>();
@@ -170,7 +214,13 @@ impl Graph {
                 let operator = Select { columns: columns.clone(), schema: Arc::clone(&schema) };
                 let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
                 let label = format!("columns {}", names.join(", "));
-                Ok(Ok(self.operator(vec![leaf], operator, schema, label)))
+                let mut facts = self.nodes[leaf].facts.of_columns(columns);
+                let source = &self.nodes[leaf].schema;
+                let column = |i: &usize| Arc::new(PhysicalColumn::new(source.field(*i).name(), *i)) as crate::ops::Expr;
+                facts.row_wise = Some(RowWise { predicate: None, columns: columns.iter().map(column).collect() });
+                let id = self.operator(vec![leaf], operator, schema, label);
+                self.nodes[id].facts = facts;
+                Ok(Ok(id))
             }
         }
     }

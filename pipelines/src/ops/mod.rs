@@ -5,6 +5,8 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod constant;
+pub(crate) mod emit;
+pub(crate) mod gate;
 pub(crate) mod join;
 pub(crate) mod map;
 pub(crate) mod outer_join;
@@ -19,6 +21,7 @@ use model::Delta;
 use crate::error::OpResult;
 use crate::sql::now::BusinessTime;
 use crate::state::StateWriter;
+use crate::watermark::Watermarks;
 
 /// What an operator may know of the step beside its inputs.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Step<'a> {
     pub(crate) flush: bool,
     /// The business time that expressions read.
     pub(crate) time: &'a BusinessTime,
+    /// The sources' watermarks.
+    pub(crate) watermarks: &'a Watermarks,
 }
 
 /// A node's behaviour.
@@ -50,6 +55,12 @@ pub(crate) trait Operator: Send + std::fmt::Debug {
 
     /// Whether recomputation was postponed.
     fn postponed(&self) -> bool {
+        false
+    }
+
+    /// Whether the output depends on more than the present rows of the inputs: late rows were left out, windows were
+    /// closed. Such an operator's state is stored, as is that of all above it.
+    fn forgets(&self) -> bool {
         false
     }
 

@@ -1,5 +1,6 @@
 //! Tests of the engine through its public interface.
 
+mod closing;
 mod explain;
 mod failing_rows;
 mod oracle;

@@ -8,6 +8,7 @@ mod extreme;
 mod general;
 mod linear;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
@@ -21,6 +22,7 @@ use model::Delta;
 use super::{Operator, Step, concat};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, RowCodec, batch_of};
+use crate::watermark::{Horizon, at, instants};
 
 /// One aggregate of the SELECT list. Columns are indexes into the operator's input.
 #[derive(Debug)]
@@ -88,6 +90,45 @@ pub(crate) struct Aggregate {
     /// Step in which a slot was touched last, to find the touched ones without a set.
     touched_at: Vec<u64>,
     step_no: u64,
+    closes: Option<Closes>,
+}
+
+/// Groups in the order in which they close.
+#[derive(Debug)]
+struct Closes {
+    /// The key column that closes.
+    key: usize,
+    horizon: Horizon,
+    slots: BTreeMap<i64, Vec<u32>>,
+    /// The value of each slot, to tell a group from one that had its slot before.
+    values: Vec<Option<i64>>,
+}
+
+impl Closes {
+    fn add(&mut self, slot: u32, value: Option<i64>) {
+        let at = slot as usize;
+        if self.values.len() <= at {
+            self.values.resize(at + 1, None);
+        }
+        self.values[at] = value;
+        if let Some(value) = value {
+            self.slots.entry(value).or_default().push(slot);
+        }
+    }
+
+    /// Takes out the slots whose value is before `bound`.
+    fn take_before(&mut self, bound: i64) -> Vec<u32> {
+        let mut closed = Vec::new();
+        while let Some(first) = self.slots.first_entry() {
+            if *first.key() >= bound {
+                break;
+            }
+            let (value, slots) = first.remove_entry();
+            closed.extend(slots.into_iter().filter(|s| self.values[*s as usize] == Some(value)));
+        }
+        closed.iter().for_each(|s| self.values[*s as usize] = None);
+        closed
+    }
 }
 
 impl Aggregate {
@@ -112,11 +153,31 @@ impl Aggregate {
             accumulators,
             touched_at: Vec::new(),
             step_no: 0,
+            closes: None,
         };
         if n_keys == 0 {
             this.slot(&[]);
         }
         Ok(this)
+    }
+
+    /// From now on forgets groups whose key in this column is closed; no row may come for them any more.
+    pub(crate) fn close_by(&mut self, key: usize, horizon: Horizon) {
+        self.closes = Some(Closes { key, horizon, slots: BTreeMap::new(), values: Vec::new() });
+    }
+
+    /// Forgets the groups that are closed at the end of the step.
+    fn forget_closed(&mut self, step: &Step<'_>) {
+        let Some(closes) = &mut self.closes else { return };
+        let Some(bound) = closes.horizon.now(step.watermarks) else { return };
+        let closed = closes.take_before(bound);
+        if closed.is_empty() {
+            return;
+        }
+        metrics::counter!("pipelines_closed_keys_total").increment(closed.len() as u64);
+        for slot in closed {
+            self.release(slot);
+        }
     }
 
     /// Without GROUP BY there is one group, which exists even when it is empty.
@@ -146,7 +207,22 @@ impl Aggregate {
             return Ok(vec![0; batch.num_rows()]);
         }
         let rows = self.codec.encode(&batch.columns()[..self.n_keys])?;
-        Ok(rows.iter().map(|row| self.slot(row.data())).collect())
+        let values = match &self.closes {
+            None => return Ok(rows.iter().map(|row| self.slot(row.data())).collect()),
+            Some(closes) => instants(batch.column(closes.key))?,
+        };
+        let mut slots = Vec::with_capacity(batch.num_rows());
+        for (i, row) in rows.iter().enumerate() {
+            let n_known = self.groups.len();
+            let slot = self.slot(row.data());
+            if self.groups.len() > n_known
+                && let Some(closes) = &mut self.closes
+            {
+                closes.add(slot, at(&values, i));
+            }
+            slots.push(slot);
+        }
+        Ok(slots)
     }
 
     fn update(&mut self, slots: &[u32], delta: &Delta) -> OpResult<()> {
@@ -198,23 +274,29 @@ impl Aggregate {
             return;
         }
         for slot in slots {
-            let at = *slot as usize;
-            if self.weights[at] == 0
-                && let Some(key) = self.keys[at].take()
-            {
-                self.groups.remove(&key);
-                for (_, accumulator) in &mut self.accumulators {
-                    accumulator.clear(at);
-                }
-                self.free.push(*slot);
+            if self.weights[*slot as usize] == 0 {
+                self.release(*slot);
             }
+        }
+    }
+
+    fn release(&mut self, slot: u32) {
+        let at = slot as usize;
+        if let Some(key) = self.keys[at].take() {
+            self.groups.remove(&key);
+            self.weights[at] = 0;
+            for (_, accumulator) in &mut self.accumulators {
+                accumulator.clear(at);
+            }
+            self.free.push(slot);
         }
     }
 }
 
 impl Operator for Aggregate {
     fn wants(&self, step: &Step<'_>) -> bool {
-        step.first && self.is_global()
+        let closes = |c: &Closes| !c.slots.is_empty() && c.horizon.moves(step.watermarks);
+        (step.first && self.is_global()) || self.closes.as_ref().is_some_and(closes)
     }
 
     fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
@@ -246,6 +328,7 @@ impl Operator for Aggregate {
         }
         let (new, new_exists) = self.output(&touched)?;
         self.release_empty(&touched);
+        self.forget_closed(step);
         difference(&old, &old_exists, &new, &new_exists)
     }
 
