@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, RecordBatch, downcast_primitive_array};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 
@@ -53,7 +53,8 @@ impl RowCodec {
 
     /// Decodes rows that this codec encoded.
     pub(crate) fn decode<'a>(&'a self, rows: impl Iterator<Item = &'a [u8]>) -> OpResult<Vec<ArrayRef>> {
-        Ok(self.converter.convert_rows(rows.map(|bytes| self.parser.parse(bytes)))?)
+        let columns = self.converter.convert_rows(rows.map(|bytes| self.parser.parse(bytes)))?;
+        Ok(columns.iter().map(zeros_below_nulls).collect())
     }
 
     pub(crate) fn decode_batch<'a>(&'a self, rows: &[&'a [u8]]) -> OpResult<RecordBatch> {
@@ -72,6 +73,25 @@ impl RowCodec {
         }
         Ok(self.encode(&columns)?.row(0).data().into())
     }
+}
+
+/// The row format decodes a NULL number as the smallest value that its type has. Functions that compute all values,
+/// those below NULLs too, would overflow on it.
+fn zeros_below_nulls(column: &ArrayRef) -> ArrayRef {
+    if column.null_count() == 0 {
+        return Arc::clone(column);
+    }
+    let values: &dyn Array = column;
+    downcast_primitive_array! {
+        values => cleared(values),
+        _ => Arc::clone(column),
+    }
+}
+
+fn cleared<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>) -> ArrayRef {
+    let value = |i: usize| if array.is_null(i) { T::Native::default() } else { array.value(i) };
+    let values = (0..array.len()).map(value).collect();
+    Arc::new(PrimitiveArray::<T>::new(values, array.nulls().cloned()).with_data_type(array.data_type().clone()))
 }
 
 /// A batch that keeps its row count even without columns.
@@ -102,5 +122,24 @@ pub(crate) fn add_weight(set: &mut ZSet, row: &[u8], weight: i64) {
                 entry.insert_with_key(row.into(), weight);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{AsArray, TimestampMicrosecondArray};
+    use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+
+    use super::*;
+
+    #[test]
+    fn a_null_that_comes_back_hides_no_extreme_value() {
+        let data_type = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let codec = RowCodec::new(Arc::new(Schema::new(vec![Field::new("at", data_type, true)]))).expect("a codec");
+        let column = TimestampMicrosecondArray::from(vec![Some(7), None]).with_timezone("UTC");
+        let rows = codec.encode(&[Arc::new(column.clone())]).expect("encoded");
+        let back = codec.decode(rows.iter().map(|r| r.data()).collect::<Vec<_>>().into_iter()).expect("decoded");
+        assert_eq!(back[0].as_primitive::<TimestampMicrosecondType>(), &column);
+        assert_eq!(back[0].as_primitive::<TimestampMicrosecondType>().values(), &[7, 0]);
     }
 }

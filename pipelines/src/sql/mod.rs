@@ -1,5 +1,6 @@
 //! From SQL text to statements that DataFusion plans: the parser, Flink's window functions, and time functions.
 
+mod dialect;
 pub(crate) mod now;
 mod tumble;
 
@@ -90,7 +91,7 @@ pub(crate) fn relation_names(query: &Query) -> BTreeSet<String> {
 }
 
 fn parse_one(statement: &SqlStatement) -> Result<Statement, Diagnostic> {
-    let dialect = GenericDialect {};
+    let dialect = dialect::AndonDialect::default();
     let sql = without_table_argument_keyword(&statement.sql);
     let mut parsed = Parser::parse_sql(&dialect, &sql).map_err(|e| parser_diagnostic(statement, &e.to_string()))?;
     match parsed.len() {

@@ -9,8 +9,9 @@ use datafusion::sql::sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Statement, TableAlias, TableFactor, VisitMut,
     VisitorMut,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+
+use super::dialect::AndonDialect;
 
 /// Message and help.
 type Refusal = (String, String);
@@ -85,7 +86,7 @@ fn tumble(args: &[FunctionArg], alias: Option<TableAlias>) -> Result<TableFactor
         "SELECT *, {start} AS window_start, {start} + {size} AS window_end, \
          {start} + {size} - INTERVAL '1 millisecond' AS window_time FROM {table}"
     );
-    let subquery = Parser::new(&GenericDialect {})
+    let subquery = Parser::new(&AndonDialect::default())
         .try_with_sql(&sql)
         .and_then(|mut p| p.parse_query())
         .map_err(|e| refuse(&format!("has an argument that cannot be read: {e}")))?;

@@ -2,6 +2,14 @@
 //!
 //! `ANDON_ORACLE_SEED=n` replays one seed, `ANDON_ORACLE_RUNS=n` says how many seeds to try.
 
+mod case;
+mod compare;
+mod data;
+mod expr;
+mod query;
+mod random;
+mod shrink;
+
 use model::SourceEpoch;
 use model::clock::ManualClock;
 use pipelines::StepMode;

@@ -1,0 +1,329 @@
+//! A whole case as data: tables, views and what happens. It is run, and made smaller when it fails.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow::array::RecordBatch;
+use model::clock::ManualClock;
+use model::{SourceEpoch, SourceTable, SqlFile};
+use pipelines::{Engine, EpochOutput, Program, StepMode};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::compare::{Line, difference, lines};
+use super::data::{DAY_US, NOW_US, Op, State, TableSpec, random_ops, random_tables, source_tables};
+use super::expr::Grammar;
+
+/// A query that is kept, or only named.
+#[derive(Debug, Clone)]
+pub(crate) struct View {
+    pub(crate) name: String,
+    pub(crate) sql: String,
+    pub(crate) materialized: bool,
+    pub(crate) features: Vec<&'static str>,
+}
+
+impl View {
+    fn statement(&self) -> String {
+        let kind = if self.materialized { "MATERIALIZED VIEW" } else { "VIEW" };
+        format!("CREATE {kind} {} AS {};", self.name, self.sql)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// Changes that make one epoch.
+    Epoch(Vec<Op>),
+    /// Business time is now this.
+    Clock(i64),
+    /// Every view is compared.
+    Check,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Case {
+    pub(crate) seed: u64,
+    pub(crate) tables: Vec<TableSpec>,
+    pub(crate) views: Vec<View>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// Where a view went wrong, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    /// The view, if one can be named.
+    pub(crate) view: Option<String>,
+    pub(crate) what: String,
+}
+
+/// What a run saw beside failures.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    /// View → how it is kept.
+    pub(crate) maintenance: BTreeMap<String, String>,
+    pub(crate) n_compared: usize,
+    pub(crate) n_rows: usize,
+    /// Comparisons that plain DataFusion could not take part in, with its message.
+    pub(crate) plain_failed: Vec<String>,
+}
+
+/// Most levels of queries within queries.
+const DEPTH_MAX: usize = 2;
+
+impl Case {
+    pub(crate) fn random(seed: u64, n_views: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let tables = random_tables(&mut rng);
+        let mut views: Vec<View> = Vec::new();
+        let mut known = Vec::new();
+        let mut n_queries = 0;
+        for i in 0..n_views {
+            let mut grammar = Grammar {
+                rng: &mut rng,
+                tables: &tables,
+                views: std::mem::take(&mut known),
+                features: std::collections::BTreeSet::new(),
+                n_aliases: 0,
+                n_queries,
+            };
+            let query = grammar.query(DEPTH_MAX);
+            let features = grammar.features.iter().copied().collect();
+            n_queries = grammar.n_queries;
+            known = grammar.views;
+            let name = format!("v{i}");
+            known.push((name.clone(), query.columns));
+            views.push(View { name, sql: query.sql, materialized: rng.random_bool(0.85), features });
+        }
+        let events = random_events(&mut rng, &tables);
+        Self { seed, tables, views, events }
+    }
+
+    /// Only this view and those below it, without what nothing needs.
+    pub(crate) fn only(&self, view: &str) -> Self {
+        let mut wanted = vec![view.to_owned()];
+        let mut views: Vec<View> = Vec::new();
+        for v in self.views.iter().rev() {
+            if wanted.contains(&v.name) {
+                wanted.extend(v.sql.split(' ').map(str::to_owned));
+                views.insert(0, v.clone());
+            }
+        }
+        Self { views, ..self.clone() }
+    }
+
+    fn files(&self) -> Vec<SqlFile> {
+        self.views.iter().map(|v| SqlFile { path: v.name.clone(), text: v.statement() }).collect()
+    }
+
+    /// Leaves out the views that cannot be planned, with those over them, and says why each.
+    pub(crate) fn drop_refused(&mut self) -> Vec<(View, String)> {
+        let tables = source_tables(&self.tables);
+        let mut refused: Vec<(View, String)> = Vec::new();
+        while let Err(all) = Program::load(&tables, &self.files(), &[]) {
+            let before = self.views.len();
+            self.views.retain(|view| {
+                let Some(found) = all.iter().find(|d| d.path == view.name) else { return true };
+                refused.push((view.clone(), found.to_string()));
+                false
+            });
+            assert!(self.views.len() < before, "a message names no view: {all:?}");
+        }
+        let names: Vec<&str> = refused.iter().map(|(view, _)| view.name.as_str()).collect();
+        // A view that only misses one that was refused has nothing wrong of its own.
+        let is_consequence = |message: &str| names.iter().any(|n| message.contains(&format!("table '{n}' not found")));
+        refused.iter().filter(|(_, message)| !is_consequence(message)).cloned().collect()
+    }
+
+    /// How the views are kept.
+    pub(crate) fn explained(&self) -> String {
+        match Program::load(&source_tables(&self.tables), &self.files(), &[]) {
+            Ok(program) => self.views.iter().filter_map(|v| program.explain(&v.name)).collect(),
+            Err(refused) => format!("{refused:?}"),
+        }
+    }
+
+    /// Runs everything; a panic is a failure too.
+    pub(crate) fn run(&self) -> Result<Report, Failure> {
+        catch_unwind(AssertUnwindSafe(|| Run::new(self)?.all(self))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            Err(Failure { view: None, what: format!("panic: {}", text.unwrap_or_default()) })
+        })
+    }
+}
+
+fn random_events(rng: &mut StdRng, tables: &[TableSpec]) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut now_us = NOW_US;
+    for _ in 0..rng.random_range(3..5) {
+        for _ in 0..rng.random_range(1..4) {
+            let n = *[1, 3, 25, 80].get(rng.random_range(0..4)).expect("four sizes");
+            events.push(Event::Epoch(random_ops(rng, tables, n)));
+        }
+        if rng.random_bool(0.5) {
+            now_us += rng.random_range(-2..9) * DAY_US * 11 / 24;
+            events.push(Event::Clock(now_us));
+        }
+        events.push(Event::Check);
+    }
+    events
+}
+
+/// A reader of a view's topic, who knows rows by key.
+type Reader = BTreeMap<String, Line>;
+
+struct Run {
+    tables: Vec<SourceTable>,
+    state: State,
+    engine: Engine,
+    clock: ManualClock,
+    shuffle: StdRng,
+    readers: Vec<Reader>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Run {
+    fn new(case: &Case) -> Result<Self, Failure> {
+        let tables = source_tables(&case.tables);
+        let refused = |all: Vec<model::Diagnostic>| Failure { view: None, what: format!("refused: {all:?}") };
+        let program = Program::load(&tables, &case.files(), &[]).map_err(refused)?;
+        let clock = ManualClock::at(NOW_US);
+        let engine = Engine::new(program, std::sync::Arc::new(clock.clone()))
+            .map_err(|e| Failure { view: None, what: format!("cannot start: {e}") })?;
+        let readers = vec![Reader::new(); engine.views().len()];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let state = State::new(&case.tables);
+        Ok(Self { tables, state, engine, clock, shuffle: StdRng::seed_from_u64(case.seed), readers, runtime })
+    }
+
+    fn all(mut self, case: &Case) -> Result<Report, Failure> {
+        let mut report = Report::default();
+        for view in self.engine.views() {
+            report.maintenance.insert(view.name, view.maintenance);
+        }
+        for (i, event) in case.events.iter().enumerate() {
+            match event {
+                Event::Clock(now_us) => self.clock.set(*now_us),
+                Event::Epoch(ops) => self.epoch(ops, case),
+                Event::Check => self.check(case, &format!("at event {i}"), &mut report)?,
+            }
+        }
+        self.nothing_is_left(case, &mut report)?;
+        Ok(report)
+    }
+
+    fn epoch(&mut self, ops: &[Op], case: &Case) {
+        let epoch = self.state.apply(ops, &case.tables, &self.tables, &mut self.shuffle);
+        let output = self.engine.step(&epoch, StepMode::Normal);
+        self.read(&output);
+    }
+
+    fn flush(&mut self) {
+        let output = self.engine.step(&SourceEpoch::default(), StepMode::Flush);
+        self.read(&output);
+    }
+
+    fn read(&mut self, output: &EpochOutput) {
+        let infos = self.engine.views();
+        for change in &output.changes {
+            let info = &infos[change.view];
+            let reader = &mut self.readers[change.view];
+            for row in 0..change.deletes.num_rows() {
+                reader.remove(&key_text(&change.deletes.slice(row, 1)));
+            }
+            for row in 0..change.upserts.num_rows() {
+                let row = change.upserts.slice(row, 1);
+                reader.insert(key_of(&row, &info.key), lines(&[row]).remove(0));
+            }
+        }
+    }
+
+    /// Every view equals the same SQL over the tables as they stand, and so do its readers.
+    fn check(&mut self, case: &Case, context: &str, report: &mut Report) -> Result<(), Failure> {
+        self.flush();
+        for (at, info) in self.engine.views().iter().enumerate() {
+            let view = case.views.iter().find(|v| v.name == info.name).expect("the case has it");
+            let failed = |what: String| Failure { view: Some(view.name.clone()), what: format!("{context}: {what}") };
+            let rows = |name: &str| {
+                let at = self.tables.iter().position(|t| &*t.name == name)?;
+                Some(self.state.table_rows(at, &case.tables[at], &self.tables[at]))
+            };
+            let plain = match self.runtime.block_on(self.engine.query(&view.sql, &rows)) {
+                Ok((_, plain)) => lines(&plain),
+                Err(e) => {
+                    let source = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
+                    report.plain_failed.push(format!("{source}: {}", view.sql));
+                    continue;
+                }
+            };
+            if let Some((_, reason)) = self.engine.failures().iter().find(|(name, _)| *name == view.name) {
+                return Err(failed(format!("the view has stopped: {reason}")));
+            }
+            let batch = self.engine.contents(&view.name).expect("decodes").expect("known view");
+            let kept = lines(std::slice::from_ref(&batch));
+            report.n_compared += 1;
+            report.n_rows += plain.len();
+            if let Some(text) = difference(&kept, &plain) {
+                return Err(failed(text));
+            }
+            check_reader(&self.readers[at], &batch, &info.key).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// When all rows are gone, so is all state.
+    fn nothing_is_left(&mut self, case: &Case, report: &mut Report) -> Result<(), Failure> {
+        let all = |(table, rows): (usize, &BTreeMap<i64, _>)| {
+            rows.keys().map(|key| Op { table, key: *key, row: None }).collect::<Vec<_>>()
+        };
+        let ops: Vec<Op> = self.state.rows.iter().enumerate().flat_map(all).collect();
+        self.epoch(&ops, case);
+        self.flush();
+        self.check(case, "after everything was deleted", report)?;
+        if !report.plain_failed.is_empty() {
+            return Ok(());
+        }
+        let mut fresh = Self::new(case)?;
+        fresh.clock.set(model::Clock::now_us(&self.clock));
+        fresh.flush();
+        for ((view, left), (_, expected)) in self.engine.state_rows().into_iter().zip(fresh.engine.state_rows()) {
+            if left != expected {
+                let what = format!("{left} entries of state are left when all rows are gone, of {expected}");
+                return Err(Failure { view: Some(view.to_owned()), what });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn key_of(row: &RecordBatch, key: &[String]) -> String {
+    let columns: Vec<usize> = key.iter().map(|k| row.schema().index_of(k).expect("a key column")).collect();
+    key_text(&row.project(&columns).expect("columns exist"))
+}
+
+fn key_text(row: &RecordBatch) -> String {
+    lines(std::slice::from_ref(row)).first().map(ToString::to_string).unwrap_or_default()
+}
+
+/// A reader by key knows one row for each key, and it is a row of the view.
+fn check_reader(reader: &Reader, contents: &RecordBatch, key: &[String]) -> Result<(), String> {
+    let mut rows: BTreeMap<String, Vec<Line>> = BTreeMap::new();
+    for row in 0..contents.num_rows() {
+        let row = contents.slice(row, 1);
+        rows.entry(key_of(&row, key)).or_default().extend(lines(&[row]));
+    }
+    if key.len() < contents.num_columns()
+        && let Some((key, all)) = rows.iter().find(|(_, all)| all.len() > 1)
+    {
+        return Err(format!("the key is not unique: {key} has {} rows", all.len()));
+    }
+    for (key, row) in reader {
+        if !rows.get(key).is_some_and(|all| all.contains(row)) {
+            return Err(format!("a reader knows a row that is not there: {row}"));
+        }
+    }
+    match rows.keys().find(|key| !reader.contains_key(*key)) {
+        Some(key) => Err(format!("a reader was never told of {key}")),
+        None => Ok(()),
+    }
+}

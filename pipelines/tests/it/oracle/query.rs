@@ -1,0 +1,568 @@
+//! Random queries whose result is determined: a LIMIT or a row number always stands over a total order.
+
+use rand::Rng;
+
+use super::data::Type;
+use super::expr::{Column, Grammar, Item, Out, PLAIN};
+
+/// Every feature that must have been used when the test is over.
+pub(crate) const FEATURES: [&str; 57] = [
+    "select",
+    "filter rows",
+    "distinct",
+    "group by",
+    "global aggregate",
+    "having",
+    "filter",
+    "count distinct",
+    "sum distinct",
+    "min and max",
+    "variance",
+    "median and percentiles",
+    "approx_distinct",
+    "bool and bit aggregates",
+    "first and last value",
+    "array_agg and string_agg",
+    "grouping sets",
+    "rollup",
+    "cube",
+    "inner join",
+    "left join",
+    "right join",
+    "full join",
+    "cross join",
+    "self join",
+    "residual condition",
+    "exists",
+    "not exists",
+    "in subquery",
+    "not in subquery",
+    "scalar subquery",
+    "correlated scalar subquery",
+    "cte",
+    "recursive cte",
+    "union all",
+    "union",
+    "intersect",
+    "except",
+    "tumble",
+    "hop",
+    "cumulate",
+    "session",
+    "over",
+    "row number",
+    "top n",
+    "order by limit",
+    "offset",
+    "current_timestamp",
+    "view over view",
+    "case",
+    "coalesce",
+    "integer division",
+    "like",
+    "extract",
+    "cast",
+    "time arithmetic",
+    "text functions",
+];
+
+/// A SELECT and its columns.
+#[derive(Debug, Clone)]
+pub(crate) struct Query {
+    pub(crate) sql: String,
+    pub(crate) columns: Vec<Out>,
+}
+
+impl Query {
+    fn scope(&self, alias: &str) -> Vec<Column> {
+        let column = |o: &Out| Column { sql: format!("{alias}.{}", o.name), ty: o.ty, wild: o.wild };
+        self.columns.iter().map(column).collect()
+    }
+}
+
+impl Grammar<'_> {
+    /// A query with at most `depth` levels of queries within queries.
+    pub(crate) fn query(&mut self, depth: usize) -> Query {
+        match self.rng.random_range(0..40) {
+            0..9 => self.select(depth),
+            9..18 => self.aggregated(depth),
+            18..22 => self.windowed(depth),
+            22..26 => self.set_operation(depth),
+            26..29 => self.over(depth),
+            29..33 => self.top_n(depth),
+            33..35 => self.limited(depth),
+            35 => self.grouping_sets(depth),
+            36 => self.recursive(),
+            37 => self.with_cte(depth),
+            _ => self.distinct(depth),
+        }
+    }
+
+    fn finish(&mut self, items: Vec<Item>, rest: &str, head: &str) -> Query {
+        self.n_queries += 1;
+        // DataFusion cannot order by a column that has the name of another one's alias.
+        let name = |i: usize| format!("c{i}_{}", self.n_queries);
+        let columns: Vec<Out> =
+            items.iter().enumerate().map(|(i, item)| Out { name: name(i), ty: item.ty, wild: item.wild }).collect();
+        let list: Vec<String> =
+            items.iter().zip(&columns).map(|(item, c)| format!("{} AS {}", item.sql, c.name)).collect();
+        Query { sql: format!("{head} {} {rest}", list.join(", ")), columns }
+    }
+
+    fn item(&mut self, scope: &[Column]) -> Item {
+        if self.chance(0.6) {
+            let column = self.plain_column(scope);
+            return Item { sql: column.sql, ty: column.ty, wild: column.wild };
+        }
+        let ty = self.present(scope, &PLAIN);
+        Item { sql: self.value(scope, ty, 2), ty, wild: false }
+    }
+
+    fn items(&mut self, scope: &[Column], n: usize) -> Vec<Item> {
+        (0..n).map(|_| self.item(scope)).collect()
+    }
+
+    fn select(&mut self, depth: usize) -> Query {
+        self.uses("select");
+        let (from, scope) = self.from(depth);
+        let n = self.rng.random_range(2..=5);
+        let mut items = self.items(&scope, n);
+        // What cannot be compared may still be shown.
+        if let Some(column) = scope.iter().find(|c| !PLAIN.contains(&c.ty)) {
+            items.push(Item { sql: column.sql.clone(), ty: column.ty, wild: false });
+        }
+        if self.chance(0.12) {
+            items.push(self.scalar_subquery(&scope));
+        }
+        if self.chance(0.06) {
+            self.uses("current_timestamp");
+            let time = self.time_column(&scope);
+            items.push(Item { sql: format!("{time} < CURRENT_TIMESTAMP"), ty: Type::Bool, wild: false });
+        }
+        let filter = self.filter(&scope, 0.45);
+        self.finish(items, &format!("FROM {from}{filter}"), "SELECT")
+    }
+
+    fn distinct(&mut self, depth: usize) -> Query {
+        self.uses("distinct");
+        let (from, scope) = self.from(depth);
+        let items = self.items(&scope, 2);
+        let filter = self.filter(&scope, 0.3);
+        self.finish(items, &format!("FROM {from}{filter}"), "SELECT DISTINCT")
+    }
+
+    /// ` WHERE …`, or nothing.
+    fn filter(&mut self, scope: &[Column], p: f64) -> String {
+        if !self.chance(p) {
+            return String::new();
+        }
+        self.uses("filter rows");
+        let mut all = vec![self.condition(scope)];
+        if self.chance(0.1) {
+            all.push(self.condition(scope));
+        }
+        format!(" WHERE {}", all.join(" AND "))
+    }
+
+    fn time_column(&mut self, scope: &[Column]) -> String {
+        let column = self.tame(scope, Type::Time);
+        column.unwrap_or_else(|| self.literal(Type::Time))
+    }
+
+    /// A condition that may hold a subquery or the time.
+    fn condition(&mut self, scope: &[Column]) -> String {
+        match self.rng.random_range(0..20) {
+            0 => {
+                self.uses("current_timestamp");
+                let (time, days) = (self.time_column(scope), self.rng.random_range(0..12));
+                format!("{time} {} CURRENT_TIMESTAMP - INTERVAL '{days}' DAY", self.one(&[">", "<=", "<"]))
+            }
+            1 | 2 => {
+                let not = self.one(&["", "NOT "]);
+                self.uses(if not.is_empty() { "exists" } else { "not exists" });
+                let (inner, alias, on) = self.correlated(scope);
+                let further =
+                    if self.chance(0.4) { format!(" AND {}", self.boolean(&inner, 1)) } else { String::new() };
+                let residual = self.residual(scope, &inner, 0.2);
+                format!("{not}EXISTS (SELECT 1 FROM {alias} WHERE {on}{further}{residual})")
+            }
+            3 | 4 => {
+                let not = self.one(&["", "NOT "]);
+                self.uses(if not.is_empty() { "in subquery" } else { "not in subquery" });
+                let (inner, from) = self.leaf();
+                let ty = self.present(scope, &[Type::Int, Type::Int, Type::Text, Type::Date]);
+                let (a, b) = (self.value(scope, ty, 1), self.value(&inner, ty, 0));
+                let further =
+                    if self.chance(0.5) { format!(" WHERE {}", self.boolean(&inner, 1)) } else { String::new() };
+                format!("{a} {not}IN (SELECT {b} FROM {from}{further})")
+            }
+            5 => {
+                self.uses("scalar subquery");
+                let (inner, from) = self.leaf();
+                let ty = self.present(scope, &[Type::Int, Type::Dec, Type::Date]);
+                let (a, b) = (self.value(scope, ty, 1), self.value(&inner, ty, 0));
+                let function = if ty == Type::Int { "sum" } else { self.one(&["min", "max"]) };
+                format!("{a} {} (SELECT {function}({b}) FROM {from})", self.one(&["<", ">=", "="]))
+            }
+            _ => self.boolean(scope, 1),
+        }
+    }
+
+    /// A relation to put into a subquery, and an equality between it and the outer scope.
+    fn correlated(&mut self, scope: &[Column]) -> (Vec<Column>, String, String) {
+        let (inner, from) = self.leaf();
+        let ty = self.present(scope, &[Type::Int, Type::Int, Type::Int, Type::Text]);
+        let column = inner.iter().filter(|c| c.ty == ty && !c.wild).map(|c| c.sql.clone()).next();
+        let (a, b) = (self.value(scope, ty, 0), column.unwrap_or_else(|| self.literal(ty)));
+        (inner, from, format!("{b} = {a}"))
+    }
+
+    fn scalar_subquery(&mut self, scope: &[Column]) -> Item {
+        self.uses("correlated scalar subquery");
+        let (inner, from, on) = self.correlated(scope);
+        let (call, ty) = match self.rng.random_range(0..4) {
+            0 | 1 => ("count(*)".to_owned(), Type::Int),
+            2 => (format!("sum({})", self.value(&inner, Type::Dec, 0)), Type::Dec),
+            _ => (format!("max({})", self.value(&inner, Type::Time, 0)), Type::Time),
+        };
+        Item { sql: format!("(SELECT {call} FROM {from} WHERE {on})"), ty, wild: false }
+    }
+
+    /// A table or view under a fresh alias.
+    fn leaf(&mut self) -> (Vec<Column>, String) {
+        let alias = self.alias();
+        let column = |o: &Out| Column { sql: format!("{alias}.{}", o.name), ty: o.ty, wild: o.wild };
+        if !self.views.is_empty() && self.chance(0.2) {
+            self.uses("view over view");
+            let at = self.rng.random_range(0..self.views.len());
+            let (name, columns) = &self.views[at];
+            return (columns.iter().map(column).collect(), format!("{name} AS {alias}"));
+        }
+        let at = self.rng.random_range(0..self.tables.len());
+        (self.table_scope(at, &alias), format!("{} AS {alias}", self.tables[at].name))
+    }
+
+    fn table_scope(&self, at: usize, alias: &str) -> Vec<Column> {
+        let wild = |c: &super::data::ColumnSpec| c.range == super::data::Range::Wild;
+        self.tables[at]
+            .columns
+            .iter()
+            .map(|c| Column { sql: format!("{alias}.{}", c.name), ty: c.ty, wild: wild(c) })
+            .collect()
+    }
+
+    /// What stands behind FROM, and its columns.
+    fn from(&mut self, depth: usize) -> (String, Vec<Column>) {
+        let one = |(scope, from)| (from, scope);
+        match self.rng.random_range(0..10) {
+            0..4 => one(self.leaf()),
+            4..6 if depth > 0 => {
+                let (query, alias) = (self.query(depth - 1), self.alias());
+                (format!("({}) AS {alias}", query.sql), query.scope(&alias))
+            }
+            _ => self.join(depth),
+        }
+    }
+
+    fn join(&mut self, depth: usize) -> (String, Vec<Column>) {
+        let (left, mut scope) = match depth > 0 && self.chance(0.4) {
+            true => self.from(depth - 1),
+            false => {
+                let (scope, from) = self.leaf();
+                (from, scope)
+            }
+        };
+        let (right_scope, right) = self.leaf();
+        if left.split(' ').next() == right.split(' ').next() {
+            self.uses("self join");
+        }
+        let ty = self.present(&scope, &[Type::Int, Type::Int, Type::Int, Type::Text, Type::Date]);
+        let pick = |this: &mut Self, scope: &[Column]| match this.tame(scope, ty) {
+            Some(column) => column,
+            None => this.literal(ty),
+        };
+        let (a, b) = (pick(self, &scope), pick(self, &right_scope));
+        let (kind, feature) = self.one(&[
+            ("JOIN", "inner join"),
+            ("JOIN", "inner join"),
+            ("LEFT JOIN", "left join"),
+            ("LEFT JOIN", "left join"),
+            ("RIGHT JOIN", "right join"),
+            ("FULL JOIN", "full join"),
+            ("CROSS JOIN", "cross join"),
+        ]);
+        self.uses(feature);
+        let sql = if kind == "CROSS JOIN" {
+            // One row on the other side keeps the product small.
+            let (inner, from) = self.leaf();
+            let (alias, item) = (self.alias(), self.aggregate(&inner));
+            let sql = format!("{left} CROSS JOIN (SELECT {} AS c0 FROM {from}) AS {alias}", item.sql);
+            scope.push(Column { sql: format!("{alias}.c0"), ty: item.ty, wild: item.wild });
+            return (sql, scope);
+        } else {
+            let equals = if self.chance(0.1) { "IS NOT DISTINCT FROM" } else { "=" };
+            let residual = self.residual(&scope, &right_scope, 0.3);
+            format!("{left} {kind} {right} ON {a} {equals} {b}{residual}")
+        };
+        scope.extend(right_scope);
+        (sql, scope)
+    }
+
+    /// ` AND …` over columns of both sides, or nothing.
+    fn residual(&mut self, left: &[Column], right: &[Column], p: f64) -> String {
+        if !self.chance(p) {
+            return String::new();
+        }
+        self.uses("residual condition");
+        let ty = self.present(right, &[Type::Int, Type::Dec, Type::Time]);
+        let (a, b) = (self.value(left, ty, 1), self.value(right, ty, 0));
+        format!(" AND {a} {} {b}", self.one(&["<", ">", "<>"]))
+    }
+
+    /// Something to group by. Never a literal, which would be a position.
+    fn key(&mut self, scope: &[Column]) -> Item {
+        let column = self.plain_column(scope);
+        let plain = |sql, ty| Item { sql, ty, wild: false };
+        match (column.ty, self.rng.random_range(0..3)) {
+            (Type::Int, 0) if !column.wild => plain(format!("{} % 4", column.sql), Type::Int),
+            (Type::Text, 0) => plain(format!("upper({})", column.sql), Type::Text),
+            (Type::Time, 0) if !column.wild => plain(format!("date_trunc('day', {})", column.sql), Type::Time),
+            (Type::Dec, 0) => plain(format!("CASE WHEN {} > 100 THEN 'big' ELSE 'small' END", column.sql), Type::Text),
+            (ty, _) => Item { sql: column.sql, ty, wild: column.wild },
+        }
+    }
+
+    fn calls(&mut self, scope: &[Column], n_max: usize) -> Vec<Item> {
+        (0..self.rng.random_range(1..=n_max)).map(|_| self.aggregate(scope)).collect()
+    }
+
+    fn aggregated(&mut self, depth: usize) -> Query {
+        let (from, scope) = self.from(depth);
+        let n_keys = self.one(&[0, 1, 1, 1, 2, 2]);
+        self.uses(if n_keys == 0 { "global aggregate" } else { "group by" });
+        let mut items: Vec<Item> = (0..n_keys).map(|_| self.key(&scope)).collect();
+        let keys: Vec<String> = items.iter().map(|k| k.sql.clone()).collect();
+        items.extend(self.calls(&scope, 4));
+        let group = if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
+        let having = match self.rng.random_range(0..8) {
+            0 => " HAVING count(*) > 2".to_owned(),
+            1 => format!(" HAVING sum({}) > 100", self.value(&scope, Type::Int, 0)),
+            2 => format!(" HAVING max({}) IS NOT NULL", self.plain_column(&scope).sql),
+            _ => String::new(),
+        };
+        if !having.is_empty() {
+            self.uses("having");
+        }
+        let filter = self.filter(&scope, 0.3);
+        self.finish(items, &format!("FROM {from}{filter}{group}{having}"), "SELECT")
+    }
+
+    fn grouping_sets(&mut self, depth: usize) -> Query {
+        let (from, scope) = self.from(depth);
+        let (a, b) = (self.plain_column(&scope), self.plain_column(&scope));
+        if a.sql == b.sql {
+            return self.aggregated(depth);
+        }
+        let (form, feature) = self.one(&[("GROUPING SETS", "grouping sets"), ("ROLLUP", "rollup"), ("CUBE", "cube")]);
+        self.uses(feature);
+        let sets = match form {
+            "GROUPING SETS" => format!("GROUPING SETS (({}), ({}), ())", a.sql, b.sql),
+            other => format!("{other} ({}, {})", a.sql, b.sql),
+        };
+        let mut items: Vec<Item> = [a, b].into_iter().map(|c| Item { sql: c.sql, ty: c.ty, wild: c.wild }).collect();
+        items.extend(self.calls(&scope, 3));
+        let filter = self.filter(&scope, 0.3);
+        self.finish(items, &format!("FROM {from}{filter} GROUP BY {sets}"), "SELECT")
+    }
+
+    fn windowed(&mut self, _: usize) -> Query {
+        let (at, alias) = (self.rng.random_range(0..self.tables.len()), self.alias());
+        let table = self.tables[at].name.clone();
+        let (data, time) = (format!("TABLE {table}"), "DESCRIPTOR(at)");
+        let (call, feature) = match self.rng.random_range(0..7) {
+            0 => (format!("TUMBLE({data}, {time}, INTERVAL '1' DAY)"), "tumble"),
+            1 => (format!("TUMBLE({data}, {time}, INTERVAL '7' HOUR, INTERVAL '30' MINUTE)"), "tumble"),
+            2 => (format!("HOP({data}, {time}, INTERVAL '6' HOUR, INTERVAL '1' DAY)"), "hop"),
+            3 => (format!("HOP({data}, {time}, INTERVAL '5' HOUR, INTERVAL '15' HOUR)"), "hop"),
+            4 => (format!("CUMULATE({data}, {time}, INTERVAL '8' HOUR, INTERVAL '1' DAY)"), "cumulate"),
+            5 => (format!("SESSION({data}, {time}, INTERVAL '10' HOUR)"), "session"),
+            _ => (format!("SESSION({data} PARTITION BY ref, {time}, INTERVAL '2' DAY)"), "session"),
+        };
+        self.uses(feature);
+        let from = if self.chance(0.7) { format!("TABLE({call})") } else { call };
+        let mut scope = self.table_scope(at, &alias);
+        let window = |name: &str| Column { sql: format!("{alias}.{name}"), ty: Type::Time, wild: true };
+        let bounds = [window("window_start"), window("window_end")];
+        let shown = |c: &Column| Item { sql: c.sql.clone(), ty: c.ty, wild: c.wild };
+        let mut items: Vec<Item> = bounds.iter().map(shown).collect();
+        if self.chance(0.25) {
+            scope.extend([window("window_start"), window("window_end"), window("window_time")]);
+            items.extend(self.items(&scope, 2));
+            let filter = self.filter(&scope, 0.3);
+            return self.finish(items, &format!("FROM {from} AS {alias}{filter}"), "SELECT");
+        }
+        if self.chance(0.4) {
+            items.push(self.key(&scope));
+        }
+        if feature == "session" && call_partitions(&from) && !items.iter().any(|i| i.sql.ends_with(".ref")) {
+            items.push(Item { sql: format!("{alias}.ref"), ty: Type::Int, wild: false });
+        }
+        let keys: Vec<String> = items.iter().map(|k| k.sql.clone()).collect();
+        items.extend(self.calls(&scope, 3));
+        let filter = self.filter(&scope, 0.3);
+        let rest = format!("FROM {from} AS {alias}{filter} GROUP BY {}", keys.join(", "));
+        self.finish(items, &rest, "SELECT")
+    }
+
+    fn set_operation(&mut self, depth: usize) -> Query {
+        let (operator, feature) = self.one(&[
+            ("UNION ALL", "union all"),
+            ("UNION", "union"),
+            ("INTERSECT", "intersect"),
+            ("EXCEPT", "except"),
+            ("UNION ALL", "union all"),
+        ]);
+        self.uses(feature);
+        let n = self.rng.random_range(1..=3);
+        let types: Vec<Type> =
+            (0..n).map(|_| self.one(&[Type::Int, Type::Text, Type::Dec, Type::Date, Type::Bool])).collect();
+        let mut sides = Vec::new();
+        for _ in 0..2 {
+            let (from, scope) = self.from(depth.saturating_sub(1));
+            let items = types.iter().map(|ty| Item { sql: self.value(&scope, *ty, 1), ty: *ty, wild: false }).collect();
+            let filter = self.filter(&scope, 0.35);
+            sides.push(self.finish(items, &format!("FROM {from}{filter}"), "SELECT"));
+        }
+        let columns = sides[0].columns.clone();
+        Query { sql: format!("{} {operator} {}", sides[0].sql, sides[1].sql), columns }
+    }
+
+    /// A relation with the columns that can be ordered by, all of them in a random order.
+    fn ordered(&mut self, depth: usize) -> (String, Vec<Column>, String) {
+        let (from, scope) = self.from(depth);
+        let mut scope: Vec<Column> = scope.into_iter().filter(|c| PLAIN.contains(&c.ty)).collect();
+        for i in (1..scope.len()).rev() {
+            let j = self.rng.random_range(0..=i);
+            scope.swap(i, j);
+        }
+        let order: Vec<String> = scope.iter().map(|c| format!("{} {}", c.sql, self.direction())).collect();
+        let order = order.join(", ");
+        (from, scope, order)
+    }
+
+    fn partition(&mut self, scope: &[Column]) -> String {
+        match self.rng.random_range(0..4) {
+            0 => String::new(),
+            _ => format!("PARTITION BY {} ", self.plain_column(scope).sql),
+        }
+    }
+
+    fn over(&mut self, depth: usize) -> Query {
+        self.uses("over");
+        let (from, scope, order) = self.ordered(depth);
+        let mut items = self.items(&scope, 2);
+        for _ in 0..self.rng.random_range(1..=2) {
+            let partition = self.partition(&scope);
+            let x = self.value(&scope, Type::Int, 0);
+            let any = self.plain_column(&scope);
+            let frame = self.one(&[
+                "",
+                " ROWS BETWEEN 2 PRECEDING AND CURRENT ROW",
+                " ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
+                " ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING",
+                " ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING",
+            ]);
+            let one_column = format!("ORDER BY {} {}", any.sql, self.direction());
+            let total = format!("OVER ({partition}ORDER BY {order}");
+            let (sql, ty, wild) = match self.rng.random_range(0..10) {
+                0 => (format!("sum({x}) {total}{frame})"), Type::Int, false),
+                1 => (format!("count(*) OVER ({partition}{one_column})"), Type::Int, false),
+                2 => (format!("max({}) {total}{frame})", any.sql), any.ty, any.wild),
+                3 => (format!("lag({}) {total})", any.sql), any.ty, any.wild),
+                4 => (format!("lead({}, 2) {total})", any.sql), any.ty, any.wild),
+                5 => (format!("CAST(rank() OVER ({partition}{one_column}) AS BIGINT)"), Type::Int, false),
+                6 => (format!("CAST(dense_rank() OVER ({partition}{one_column}) AS BIGINT)"), Type::Int, false),
+                7 => (format!("first_value({}) {total}{frame})", any.sql), any.ty, any.wild),
+                8 => (format!("sum({x}) OVER ({})", partition.trim()), Type::Int, false),
+                _ => (format!("CAST(row_number() {total}) AS BIGINT)"), Type::Int, false),
+            };
+            items.push(Item { sql, ty, wild });
+        }
+        let filter = self.filter(&scope, 0.3);
+        self.finish(items, &format!("FROM {from}{filter}"), "SELECT")
+    }
+
+    fn top_n(&mut self, depth: usize) -> Query {
+        let (from, scope, order) = self.ordered(depth);
+        let (partition, filter) = (self.partition(&scope), self.filter(&scope, 0.3));
+        let mut items = self.items(&scope, 3);
+        items.push(Item {
+            sql: format!("row_number() OVER ({partition}ORDER BY {order})"),
+            ty: Type::Int,
+            wild: false,
+        });
+        let inner = self.finish(items, &format!("FROM {from}{filter}"), "SELECT");
+        let n = self.one(&[1, 1, 2, 3, 5]);
+        self.uses("row number");
+        self.uses(if n == 1 { "row number" } else { "top n" });
+        let alias = self.alias();
+        let outer: Vec<Item> = inner.scope(&alias)[..if self.chance(0.5) { 3 } else { 4 }]
+            .iter()
+            .map(|c| Item { sql: c.sql.clone(), ty: c.ty, wild: c.wild })
+            .collect();
+        let limit = if n == 1 { "= 1".to_owned() } else { format!("<= {n}") };
+        let rank = &inner.columns[3].name;
+        self.finish(outer, &format!("FROM ({}) AS {alias} WHERE {alias}.{rank} {limit}", inner.sql), "SELECT")
+    }
+
+    fn limited(&mut self, depth: usize) -> Query {
+        self.uses("order by limit");
+        let (from, scope, order) = self.ordered(depth);
+        let (items, filter) = (self.items(&scope, 3), self.filter(&scope, 0.3));
+        let mut rest = format!("FROM {from}{filter} ORDER BY {order} LIMIT {}", self.rng.random_range(1..9));
+        if self.chance(0.4) {
+            self.uses("offset");
+            rest.push_str(" OFFSET 2");
+        }
+        self.finish(items, &rest, "SELECT")
+    }
+
+    fn recursive(&mut self) -> Query {
+        self.uses("recursive cte");
+        let at = self.rng.random_range(0..self.tables.len());
+        let table = self.tables[at].clone();
+        let from = self.rng.random_range(0..20);
+        // From a row to the row that it refers to, a few steps far.
+        let key = if table.columns[0].ty == Type::Int { table.columns[0].name.clone() } else { "ref + 1".to_owned() };
+        let name = self.alias();
+        let sql = format!(
+            "WITH RECURSIVE {name} AS (SELECT ref AS n, 0 AS depth FROM {t} WHERE ref < {from} UNION ALL \
+             SELECT t.ref, depth + 1 FROM {t} AS t JOIN {name} ON {name}.n = t.{key} WHERE depth < 3) \
+             SELECT n AS c0, depth AS c1 FROM {name}",
+            t = table.name,
+        );
+        let out = |name: &str| Out { name: name.to_owned(), ty: Type::Int, wild: false };
+        Query { sql, columns: vec![out("c0"), out("c1")] }
+    }
+
+    fn with_cte(&mut self, depth: usize) -> Query {
+        self.uses("cte");
+        let inner = self.query(depth.saturating_sub(1));
+        let (name, a) = (self.alias(), self.alias());
+        let mut scope = inner.scope(&a);
+        let mut from = format!("{name} AS {a}");
+        if inner.columns[0].ty == Type::Int && self.chance(0.4) {
+            let b = self.alias();
+            self.uses("self join");
+            let key = &inner.columns[0].name;
+            from = format!("{from} JOIN {name} AS {b} ON {a}.{key} = {b}.{key}");
+            scope.extend(inner.scope(&b));
+        }
+        let (items, filter) = (self.items(&scope, 3), self.filter(&scope, 0.5));
+        self.finish(items, &format!("FROM {from}{filter}"), &format!("WITH {name} AS ({}) SELECT", inner.sql))
+    }
+}
+
+fn call_partitions(from: &str) -> bool {
+    from.contains("PARTITION BY")
+}
