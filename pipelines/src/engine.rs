@@ -1,6 +1,7 @@
 //! Runs a program, epoch by epoch.
 
 use std::collections::{BTreeSet, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -194,7 +195,13 @@ impl Engine {
         if inputs.iter().all(Option::is_none) && !op.wants(step) {
             return None;
         }
-        match op.step(&inputs, step) {
+        // DataFusion panics on some data instead of failing; that stops a view and nothing else.
+        let result = catch_unwind(AssertUnwindSafe(|| op.step(&inputs, step))).unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(DataFusionError::Internal(format!("panic: {text}")))
+        });
+        match result {
             Ok(delta) => delta.filter(|d| !d.is_empty()),
             Err(error) => {
                 tracing::error!(view = %node.view, operator = %node.label, %error, "view stopped: its SQL failed on a row");

@@ -14,6 +14,7 @@ mod error;
 mod graph;
 mod json;
 mod kept;
+mod keys;
 mod ops;
 mod program;
 mod publish;

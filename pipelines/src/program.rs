@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
-use datafusion::common::{Constraint, Constraints, Dependency};
+use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::LogicalPlan;
@@ -18,6 +18,7 @@ use model::view::ViewColumn;
 use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, topics};
 
 use crate::graph::{Graph, NodeId, Policy};
+use crate::keys::natural_key;
 use crate::sql::now::BusinessTime;
 use crate::sql::{StatementKind, ViewStatement, parse_query, parse_view, relation_names};
 
@@ -160,6 +161,9 @@ pub(crate) fn new_session(time: &BusinessTime) -> SessionContext {
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
     options.execution.time_zone = Some("UTC".to_owned());
+    // The planner's own notion of which columns can be NULL differs from rule to rule; the check would refuse queries
+    // that are right.
+    options.execution.skip_physical_aggregate_schema_check = true;
     let session = SessionContext::new_with_config(config);
     for function in time.functions() {
         session.register_udf(function);
@@ -260,7 +264,7 @@ impl Loader {
         unique_columns(&schema, source)?;
         let key = match wanted.key {
             Some(names) => named_columns(&schema, names, source)?,
-            None => natural_key(&plan),
+            None => natural_key(&optimised),
         };
         let policy = Policy::default();
         let root = self.graph.add_view(wanted.name, &optimised, policy).map_err(failed)?.map_err(|why| {
@@ -419,23 +423,6 @@ fn named_columns(schema: &Schema, names: &[String], source: &SqlStatement) -> Re
             })
         })
         .collect()
-}
-
-/// The columns that the plan itself shows to be unique: GROUP BY columns, a primary key that is passed on. No column
-/// for a single row; all columns if nothing is known.
-fn natural_key(plan: &LogicalPlan) -> Vec<usize> {
-    if plan.max_rows() == Some(1) {
-        return Vec::new();
-    }
-    let schema = plan.schema();
-    schema
-        .functional_dependencies()
-        .iter()
-        .filter(|d| d.mode == Dependency::Single && d.target_indices.len() == schema.fields().len())
-        .map(|d| d.source_indices.clone())
-        .min_by_key(Vec::len)
-        .filter(|key| !key.is_empty())
-        .unwrap_or_else(|| (0..schema.fields().len()).collect())
 }
 
 fn first_paragraph(comment: &str) -> Option<String> {

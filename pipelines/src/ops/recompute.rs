@@ -59,10 +59,15 @@ impl Recompute {
         let inputs =
             inputs.iter().map(|s| Ok((RowCodec::new(Arc::clone(s))?, ZSet::default()))).collect::<OpResult<_>>()?;
         let output = RowCodec::new(schema)?;
-        Ok(Self { session, plan, inputs, output, last: ZSet::default(), by_time, dirty: true, not_before: None })
+        let this =
+            Self { session, plan, inputs, output, last: ZSet::default(), by_time, dirty: true, not_before: None };
+        // What DataFusion cannot run at all is refused now, with the view's place, and not when the first row comes.
+        block_on(async { this.session.create_physical_plan(&this.over_tables()?).await })?;
+        Ok(this)
     }
 
-    fn run(&self) -> OpResult<Vec<RecordBatch>> {
+    /// The plan over the inputs as they stand.
+    fn over_tables(&self) -> OpResult<LogicalPlan> {
         let mut tables = Vec::with_capacity(self.inputs.len());
         for (i, (codec, set)) in self.inputs.iter().enumerate() {
             let rows: Vec<&[u8]> = set
@@ -85,9 +90,13 @@ impl Recompute {
             }
             other => Ok(Transformed::no(other)),
         })?;
-        let session = &self.session;
+        Ok(plan.data)
+    }
+
+    fn run(&self) -> OpResult<Vec<RecordBatch>> {
+        let (plan, session) = (self.over_tables()?, &self.session);
         block_on(async {
-            let physical = session.create_physical_plan(&plan.data).await?;
+            let physical = session.create_physical_plan(&plan).await?;
             datafusion::physical_plan::collect(physical, session.task_ctx()).await
         })
     }

@@ -98,7 +98,11 @@ impl Grammar<'_> {
         }
     }
 
-    fn finish(&mut self, items: Vec<Item>, rest: &str, head: &str) -> Query {
+    fn finish(&mut self, mut items: Vec<Item>, rest: &str, head: &str) -> Query {
+        // Whoever reads the result has something to compare and to order by.
+        if !items.iter().any(|i| PLAIN.contains(&i.ty)) {
+            items.push(Item { sql: "1".to_owned(), ty: Type::Int, wild: false });
+        }
         self.n_queries += 1;
         // DataFusion cannot order by a column that has the name of another one's alias.
         let name = |i: usize| format!("c{i}_{}", self.n_queries);
@@ -212,9 +216,12 @@ impl Grammar<'_> {
     fn correlated(&mut self, scope: &[Column]) -> (Vec<Column>, String, String) {
         let (inner, from) = self.leaf();
         let ty = self.present(scope, &[Type::Int, Type::Int, Type::Int, Type::Text]);
-        let column = inner.iter().filter(|c| c.ty == ty && !c.wild).map(|c| c.sql.clone()).next();
-        let (a, b) = (self.value(scope, ty, 0), column.unwrap_or_else(|| self.literal(ty)));
-        (inner, from, format!("{b} = {a}"))
+        // DataFusion wants a column of the inner relation in the equality.
+        let column =
+            inner.iter().find(|c| c.ty == ty && !c.wild).or_else(|| inner.iter().find(|c| PLAIN.contains(&c.ty)));
+        let inside = column.expect("every relation has a plain column").clone();
+        let outside = self.value(scope, inside.ty, 0);
+        (inner, from, format!("{} = {outside}", inside.sql))
     }
 
     fn scalar_subquery(&mut self, scope: &[Column]) -> Item {
@@ -352,6 +359,10 @@ impl Grammar<'_> {
         };
         if !having.is_empty() {
             self.uses("having");
+        }
+        // A key that groups need not be shown.
+        if n_keys == 2 && self.chance(0.3) {
+            items.remove(0);
         }
         let filter = self.filter(&scope, 0.3);
         self.finish(items, &format!("FROM {from}{filter}{group}{having}"), "SELECT")

@@ -13,9 +13,13 @@ use super::shrink::shrunk;
 /// Views of one case.
 const VIEWS: usize = 16;
 /// Cases of a plain test run.
-const CASES: u64 = 40;
+const CASES: u64 = 60;
 /// Share of comparisons that may fall out because DataFusion itself fails on the data.
 const PLAIN_FAILED_MAX: f64 = 0.01;
+
+/// What DataFusion says of queries that it parses and cannot run. They are refused with the view's place.
+const IMPOSSIBLE: [&str; 2] =
+    ["Conflicting ordering requirements", "Physical plan does not support logical expression"];
 
 /// Refusals of what is still being built.
 const NOT_YET: [&str; 2] = ["is not supported yet", "PARTITION BY ref,"];
@@ -33,6 +37,8 @@ struct Coverage {
     n_compared: usize,
     n_rows: usize,
     plain_failed: Vec<String>,
+    /// Queries that DataFusion parses and cannot run.
+    impossible: Vec<String>,
     refused: Vec<String>,
 }
 
@@ -69,6 +75,10 @@ impl Coverage {
 fn run_one(seed: u64, coverage: &mut Coverage) -> Result<(), String> {
     let mut case = Case::random(seed, VIEWS);
     for (view, message) in case.drop_refused() {
+        if IMPOSSIBLE.iter().any(|known| message.contains(known)) {
+            coverage.impossible.push(message);
+            continue;
+        }
         coverage.refused.push(format!("ANDON_ORACLE_SEED={seed}: {message}\n  {}", view.sql));
     }
     match case.run() {
@@ -114,14 +124,15 @@ fn random_queries_equal_plain_sql() {
     for refused in coverage.refused.iter().filter(|text| !NOT_YET.iter().any(|known| text.contains(known))) {
         println!("refused: {refused}");
     }
-    for failed in &coverage.plain_failed {
-        println!("plain DataFusion failed: {failed}");
+    for failed in coverage.plain_failed.iter().chain(&coverage.impossible) {
+        println!("plain DataFusion failed: {}", failed.chars().take(300).collect::<String>());
     }
     assert!(failures.is_empty(), "seeds {failures:?} failed");
     let is_known = |text: &&String| NOT_YET.iter().any(|known| text.contains(known));
     let n_refused = coverage.refused.iter().filter(|text| !is_known(text)).count();
     assert!(n_refused == 0, "{n_refused} queries were refused");
-    let share = coverage.plain_failed.len() as f64 / coverage.n_compared.max(1) as f64;
+    let n_out = coverage.plain_failed.len() + coverage.impossible.len();
+    let share = n_out as f64 / coverage.n_compared.max(1) as f64;
     assert!(share <= PLAIN_FAILED_MAX, "plain DataFusion failed on a share of {share}");
     if only.is_none() {
         let missing: Vec<_> = FEATURES.iter().filter(|f| !coverage.uses.contains_key(*f)).collect();
