@@ -1,8 +1,12 @@
 //! What an operator can set for the dashboard API. Every field has a default; [`ApiConfig::validate`] names all
 //! mistakes at once, so that a configuration is repaired in one go.
 
+use std::collections::BTreeMap;
+
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
+
+pub use crate::auth::config::{AuthConfig, AuthMode, KeyConfig, Permission, RoleConfig};
 
 /// Settings of the dashboard API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -10,6 +14,12 @@ use serde::{Deserialize, Serialize};
 pub struct ApiConfig {
     /// Who may connect, and how tokens are checked.
     pub auth: AuthConfig,
+    /// Roles beside the shipped ones (`viewer`, `ingest`, `service`, `admin`), or in their place.
+    pub roles: BTreeMap<String, RoleConfig>,
+    /// The database of local users, sessions, API keys and the audit log: `sqlite:FILE` or `postgres://…`. Without it
+    /// nobody can sign in with a password here, and the audit log goes to the process's log alone.
+    #[serde(skip)]
+    pub database_url: Option<String>,
     /// Origins of web pages other than our own that may open the WebSocket, for example
     /// `https://erp.example.com`. A page from the same host and port may always. `*` allows every page.
     pub allowed_origins: Vec<String>,
@@ -22,65 +32,6 @@ pub struct ApiConfig {
     /// Renders `/metrics`; the process that installed the recorder passes it. Without it `/metrics` answers 404.
     #[serde(skip)]
     pub metrics: Option<PrometheusHandle>,
-}
-
-/// Who gets in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AuthMode {
-    /// Everybody gets a short-lived viewer token from `/api/v1/session`. For demonstrations.
-    Demo,
-    /// Everybody is a viewer without a token; a token is still honoured. For a display on a closed network.
-    Anonymous,
-    /// A caller brings a token signed with `jwt_secret`.
-    #[default]
-    Token,
-}
-
-/// How tokens are checked.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AuthConfig {
-    /// `demo`, `anonymous` or `token`.
-    pub mode: AuthMode,
-    /// Shared secret of HS256 tokens, at least 32 bytes to be safe. Needed in mode `token`. In the other modes a
-    /// random one, forgotten at exit, takes its place when it is absent.
-    pub jwt_secret: Option<String>,
-    /// If set, a token's `iss` must be this.
-    pub jwt_issuer: Option<String>,
-    /// If set, a token's `aud` must contain this.
-    pub jwt_audience: Option<String>,
-    /// Clock difference that is forgiven in `exp` and `nbf`, in seconds.
-    pub jwt_leeway_seconds: u64,
-    /// Life of the tokens that mode `demo` gives out, in seconds.
-    pub demo_token_seconds: u64,
-}
-
-impl Default for AuthConfig {
-    fn default() -> Self {
-        Self {
-            mode: AuthMode::default(),
-            jwt_secret: None,
-            jwt_issuer: None,
-            jwt_audience: None,
-            jwt_leeway_seconds: 5,
-            demo_token_seconds: 900,
-        }
-    }
-}
-
-impl std::fmt::Debug for AuthConfig {
-    /// Without the secret, which must not reach a log.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuthConfig")
-            .field("mode", &self.mode)
-            .field("jwt_secret", &self.jwt_secret.as_ref().map(|_| "…"))
-            .field("jwt_issuer", &self.jwt_issuer)
-            .field("jwt_audience", &self.jwt_audience)
-            .field("jwt_leeway_seconds", &self.jwt_leeway_seconds)
-            .field("demo_token_seconds", &self.demo_token_seconds)
-            .finish()
-    }
 }
 
 /// Bounds on what clients may use.
@@ -163,18 +114,12 @@ impl ApiConfig {
     /// Everything that is wrong, one sentence each, naming the field; empty if all is well.
     pub fn validate(&self) -> Vec<String> {
         let mut wrong = Vec::new();
+        self.auth.validate(self.database_url.is_some(), &mut wrong);
         let mut check = |ok: bool, message: &str| {
             if !ok {
                 wrong.push(message.to_owned());
             }
         };
-        let secret = self.auth.jwt_secret.as_deref();
-        check(
-            self.auth.mode != AuthMode::Token || secret.is_some(),
-            "api.auth.jwt_secret is missing: mode `token` needs the secret that tokens are signed with",
-        );
-        check(secret != Some(""), "api.auth.jwt_secret is empty: leave it out or give a secret");
-        check(self.auth.demo_token_seconds >= 10, "api.auth.demo_token_seconds must be at least 10");
         check(self.limits.connections > 0, "api.limits.connections must be at least 1");
         check(self.limits.channels_per_client > 0, "api.limits.channels_per_client must be at least 1");
         check(self.limits.message_bytes >= 1024, "api.limits.message_bytes must be at least 1024");

@@ -8,7 +8,7 @@ use model::view::{EngineStatus, EpochMark, ViewColumn};
 use model::{LogBatch, Record, ViewInfo, ViewKind, topics};
 use serde_json::Value;
 
-use crate::auth::Auth;
+use crate::auth::Authority;
 use crate::config::{ApiConfig, AuthMode};
 use crate::hub::Hub;
 use crate::hub::tail::Tail;
@@ -29,7 +29,7 @@ pub(crate) fn open_config() -> ApiConfig {
 /// A hub and what sessions need.
 pub(crate) fn context(config: &ApiConfig) -> (Arc<Hub>, Arc<SessionContext>) {
     let hub = Arc::new(Hub::new(&config.limits));
-    let auth = Arc::new(Auth::new(&config.auth, Arc::new(SystemClock)));
+    let auth = Arc::new(Authority::new(&config.auth, &config.roles, Arc::new(SystemClock)).expect("good keys"));
     let context = SessionContext::new(Arc::clone(&hub), auth, config.limits.clone(), config.heartbeat.clone());
     (hub, Arc::new(context))
 }

@@ -9,7 +9,7 @@
 //! - `outbox`: what waits to be written to one client, bounded;
 //! - `hub`: channels with their content, position and subscribers, fed from the log;
 //! - `protocol`: the protocol's words as JSON;
-//! - `rest`: the HTTP routes; `ui`: the embedded page; `auth`: tokens.
+//! - `rest`: the HTTP routes; `ui`: the embedded page; `auth`: callers and permissions.
 //!
 //! Invariants: a subscriber's snapshot and the publications after it are exact, with nothing missed or doubled;
 //! a publication is encoded once and its bytes are shared; every queue is bounded, and a client at a bound loses its
@@ -41,8 +41,9 @@ use model::clock::SystemClock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::auth::Role;
-pub use crate::config::{ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, LimitsConfig};
+pub use crate::config::{
+    ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, KeyConfig, LimitsConfig, Permission, RoleConfig,
+};
 pub use crate::error::Error;
 pub use crate::state::AppState;
 
@@ -78,6 +79,11 @@ pub async fn run(
     let _stop_at_the_end = stop.clone().drop_guard();
     let state = AppState::new(config, log, Arc::new(SystemClock), stop.clone())?;
     let mut feeding = tokio::spawn(feed(state.clone()));
+    let authority = Arc::clone(state.auth());
+    let keeping = tokio::spawn({
+        let stop = stop.clone();
+        async move { authority.run(stop).await }
+    });
     let connections = state.connections().clone();
     let server = {
         let stop = stop.clone();
@@ -104,6 +110,7 @@ pub async fn run(
         serving.abort();
     }
     feeding.abort();
+    keeping.abort();
     result
 }
 

@@ -34,17 +34,17 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "unauthorized",
             title,
-            "send `Authorization: Bearer <token>` with a JSON Web Token (HS256) signed with the secret that the \
-             server's operator configured as api.auth.jwt_secret",
+            "send `Authorization: Bearer <token>` with an access token of a sign-in, an API key, or a JSON Web Token \
+             signed with a key that the server's operator configured",
         )
     }
 
-    pub(crate) fn forbidden(role: &str) -> Self {
+    pub(crate) fn forbidden(reason: &str) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "forbidden",
-            format!("this token does not have the role `{role}`"),
-            format!("ask for a token whose `roles` claim contains \"{role}\""),
+            reason,
+            "ask the server's operator for a role that allows it; the roles are in the configuration under api.roles",
         )
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Auth;
+use crate::auth::Authority;
 use crate::config::ApiConfig;
 use crate::error::Error;
 use crate::hub::Hub;
@@ -22,7 +22,7 @@ struct Shared {
     log: Arc<dyn Log>,
     clock: Arc<dyn Clock>,
     hub: Arc<Hub>,
-    auth: Arc<Auth>,
+    auth: Arc<Authority>,
     sessions: Arc<SessionContext>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
@@ -45,7 +45,8 @@ impl AppState {
             return Err(Error::Config(wrong));
         }
         let hub = Arc::new(Hub::new(&config.limits));
-        let auth = Arc::new(Auth::new(&config.auth, Arc::clone(&clock)));
+        let auth = Authority::new(&config.auth, &config.roles, Arc::clone(&clock)).map_err(Error::Config)?;
+        let auth = Arc::new(auth);
         let sessions = Arc::new(SessionContext::new(
             Arc::clone(&hub),
             Arc::clone(&auth),
@@ -73,7 +74,7 @@ impl AppState {
         &self.0.hub
     }
 
-    pub(crate) fn auth(&self) -> &Auth {
+    pub(crate) fn auth(&self) -> &Arc<Authority> {
         &self.0.auth
     }
 

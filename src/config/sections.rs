@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use dashboard_api::{ApiConfig, AuthConfig, HeartbeatConfig, HttpIngestConfig, LimitsConfig};
+use dashboard_api::{ApiConfig, AuthConfig, HeartbeatConfig, HttpIngestConfig, LimitsConfig, RoleConfig};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::shipped;
@@ -241,6 +241,8 @@ pub struct Api {
     pub allowed_origins: Vec<String>,
     /// `[api.auth]`: who gets in.
     pub auth: AuthConfig,
+    /// `[api.roles.NAME]`: roles beside the shipped ones, or in their place.
+    pub roles: BTreeMap<String, RoleConfig>,
     /// `[api.limits]`: what clients may use.
     pub limits: LimitsConfig,
     /// `[api.heartbeat]`: time-outs of live connections.
@@ -251,8 +253,8 @@ pub struct Api {
 
 impl Default for Api {
     fn default() -> Self {
-        let ApiConfig { auth, allowed_origins, limits, heartbeat, ingest, .. } = ApiConfig::default();
-        Self { listen: "127.0.0.1:8080".to_owned(), allowed_origins, auth, limits, heartbeat, ingest }
+        let ApiConfig { auth, roles, allowed_origins, limits, heartbeat, ingest, .. } = ApiConfig::default();
+        Self { listen: "127.0.0.1:8080".to_owned(), allowed_origins, auth, roles, limits, heartbeat, ingest }
     }
 }
 
@@ -268,6 +270,8 @@ impl Api {
     pub fn to_api_config(&self) -> ApiConfig {
         ApiConfig {
             auth: self.auth.clone(),
+            roles: self.roles.clone(),
+            database_url: None,
             allowed_origins: self.allowed_origins.clone(),
             limits: self.limits.clone(),
             heartbeat: self.heartbeat.clone(),

@@ -6,9 +6,11 @@ use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 
+use crate::auth::{Action, Resource};
+use crate::hub::ALERTS_CHANNEL;
 use crate::hub::alerts::AlertState;
 use crate::problem::Problem;
-use crate::rest::{Viewer, query, require_loaded};
+use crate::rest::{Caller, query, require_loaded};
 use crate::state::AppState;
 
 /// Alerts in one answer at most.
@@ -22,10 +24,11 @@ pub(crate) struct Parameters {
 }
 
 pub(crate) async fn list(
-    _: Viewer,
+    caller: Caller,
     State(state): State<AppState>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
+    caller.check(&state, Action::Read, Resource::Channel(ALERTS_CHANNEL))?;
     let parameters = query(parameters)?;
     require_loaded(&state)?;
     let limit = parameters.limit.unwrap_or(LIMIT_MAX).min(LIMIT_MAX);

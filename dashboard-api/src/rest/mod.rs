@@ -7,6 +7,7 @@ mod ingest;
 mod session;
 mod views;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
@@ -20,7 +21,7 @@ use axum::routing::{get, post};
 use metrics::{counter, histogram};
 use tower_http::compression::CompressionLayer;
 
-use crate::auth::{Principal, Role, TokenError};
+use crate::auth::{Access, Action, Principal, Resource, RowRule};
 use crate::problem::Problem;
 use crate::state::AppState;
 use crate::transport::websocket;
@@ -76,30 +77,31 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// A caller who may read.
-pub(crate) struct Viewer;
+/// The caller.
+pub(crate) struct Caller(pub(crate) Principal);
 
-impl FromRequestParts<AppState> for Viewer {
+impl FromRequestParts<AppState> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let principal = principal(&parts.headers, state)?;
-        if !principal.has(Role::Viewer) {
-            return Err(Problem::forbidden("viewer"));
+        principal(&parts.headers, state).map(Self)
+    }
+}
+
+impl Caller {
+    /// Whether the caller may do that, and with which rows.
+    fn check(&self, state: &AppState, action: Action, resource: Resource<'_>) -> Result<Option<Arc<RowRule>>, Problem> {
+        match state.auth().access(&self.0, action, resource) {
+            Access::Allowed { row_rule } => Ok(row_rule),
+            Access::Denied(denial) => Err(Problem::forbidden(denial.as_str())),
         }
-        Ok(Self)
     }
 }
 
 /// Who sent these headers.
 fn principal(headers: &HeaderMap, state: &AppState) -> Result<Principal, Problem> {
-    state.auth().request(bearer(headers)?).map_err(|error| {
-        Problem::unauthorized(match error {
-            TokenError::Missing => "this route wants a token",
-            TokenError::Expired => "the token has expired",
-            TokenError::Invalid => "the token is not valid here",
-        })
-    })
+    let token = bearer(headers)?.unwrap_or_default();
+    state.auth().authenticate(token).map_err(|error| Problem::unauthorized(&error.to_string()))
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {

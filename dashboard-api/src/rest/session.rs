@@ -27,7 +27,7 @@ pub(crate) async fn show(State(state): State<AppState>, headers: HeaderMap) -> R
     };
     let user = match &token {
         Some(_) => Some("demo".to_owned()),
-        None => Some(principal.user).filter(|user| !user.is_empty()),
+        None => Some(principal.user.to_string()).filter(|user| !user.is_empty()),
     };
     let info = SessionInfo { token, user, mode: state.auth().mode() };
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(info)))

@@ -14,10 +14,11 @@ use bytes::Bytes;
 use model::ViewInfo;
 use serde::{Deserialize, Serialize};
 
+use crate::auth::{Action, Resource};
 use crate::hub::channel::Channel;
 use crate::hub::view::{RowKey, View};
 use crate::problem::Problem;
-use crate::rest::{Viewer, arrow_stream, query, require_loaded};
+use crate::rest::{Caller, arrow_stream, query, require_loaded};
 use crate::state::AppState;
 
 /// Rows of a JSON page unless the caller says otherwise.
@@ -42,10 +43,11 @@ struct Listing {
 }
 
 /// The catalog.
-pub(crate) async fn list(_: Viewer, State(state): State<AppState>) -> Result<Response, Problem> {
+pub(crate) async fn list(caller: Caller, State(state): State<AppState>) -> Result<Response, Problem> {
     require_loaded(&state)?;
     let entry = |view: &View| {
         let info = view.info.clone()?;
+        caller.check(&state, Action::Read, Resource::View(&info.name)).ok()?;
         Some(Entry { info, rows: view.n_rows(), epoch: view.epoch, as_of_ms: view.as_of_ms })
     };
     let views = state.hub().views().iter().filter_map(|channel| channel.read(|view, _, _| entry(view))).collect();
@@ -70,12 +72,15 @@ struct Definition<'a> {
 
 /// A view's rows.
 pub(crate) async fn show(
-    _: Viewer,
+    caller: Caller,
     State(state): State<AppState>,
     Path(name): Path<String>,
     parameters: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    if caller.check(&state, Action::Read, Resource::View(&name))?.is_some() {
+        return Err(Problem::forbidden("rows of this view are not shown over REST yet"));
+    }
     let parameters = query(parameters)?;
     require_loaded(&state)?;
     let channel = state.hub().view(&name).ok_or_else(|| {
