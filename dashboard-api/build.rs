@@ -14,6 +14,7 @@ fn main() -> io::Result<()> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("run by cargo"))?);
     let dist = root.join("web/dist");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=migrations");
     // While there is nothing to watch, a path that never exists makes cargo run this at every build.
     let watched = if dist.is_dir() { dist.clone() } else { out.join("no-such-file") };
     println!("cargo::rerun-if-changed={}", watched.display());

@@ -140,7 +140,7 @@ impl Node {
         let listener = TcpListener::bind(&config.api.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         self.address = Some(address);
-        let api = dashboard_api::ApiConfig { metrics: Some(metrics), ..config.api.to_api_config() };
+        let api = dashboard_api::ApiConfig { metrics: Some(metrics), ..config.api.to_api_config(&config.database) };
         let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
         self.spawn(Stage::Dashboard.name(), async move {
             dashboard_api::run(listener, api, log, shutdown).await.map_err(BoxError::from)

@@ -2,6 +2,8 @@
 //! mistakes at once, so that a configuration is repaired in one go.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,17 @@ pub struct ApiConfig {
     /// nobody can sign in with a password here, and the audit log goes to the process's log alone.
     #[serde(skip)]
     pub database_url: Option<String>,
+    /// Names under which this server may be called, without port. Empty: any name in mode `token`; in the open modes only
+    /// addresses and `localhost`, so that no other page can make a browser its way in.
+    pub allowed_hosts: Vec<String>,
+    /// Addresses of reverse proxies whose `X-Forwarded-For` is believed, and that may open any number of connections.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// The certificate, if connections are to be encrypted here.
+    pub tls: TlsConfig,
+    /// Bounds on connections and requests.
+    pub server: ServerConfig,
+    /// SQL over the views.
+    pub sql: SqlConfig,
     /// Origins of web pages other than our own that may open the WebSocket, for example
     /// `https://erp.example.com`. A page from the same host and port may always. `*` allows every page.
     pub allowed_origins: Vec<String>,
@@ -32,6 +45,94 @@ pub struct ApiConfig {
     /// Renders `/metrics`; the process that installed the recorder passes it. Without it `/metrics` answers 404.
     #[serde(skip)]
     pub metrics: Option<PrometheusHandle>,
+}
+
+/// The certificate of encrypted connections.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the certificate and those that lead to its root. With it every connection is encrypted. It is read
+    /// again when it changes.
+    pub certificate_file: Option<PathBuf>,
+    /// PEM file with the certificate's private key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Bounds on connections and requests, before a route sees them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Connections that one address may have; one more is closed at once.
+    pub connections_per_address: usize,
+    /// How long a TLS handshake may take, in seconds.
+    pub handshake_seconds: u32,
+    /// How long the head of a request may take, and a connection be idle between two, in seconds.
+    pub header_seconds: u32,
+    /// Lines in the head of a request; with more it gets 431.
+    pub headers: usize,
+    /// Bytes of the head of a request; with more it gets 431.
+    pub header_bytes: usize,
+    /// How long the body of a request may take, in seconds; then it gets 408.
+    pub body_seconds: u32,
+    /// An HTTP/2 connection without a sign of life for so long is closed, in seconds.
+    pub idle_seconds: u32,
+    /// Requests that one address may make in a second, on average over some ten seconds; further ones get 429.
+    pub requests_per_second: u32,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            connections_per_address: 1_000,
+            handshake_seconds: 10,
+            header_seconds: 10,
+            headers: 100,
+            header_bytes: 32 << 10,
+            body_seconds: 30,
+            idle_seconds: 60,
+            requests_per_second: 200,
+        }
+    }
+}
+
+/// Read-only SQL over the views (`POST /api/v1/sql`).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SqlConfig {
+    /// Whether the route answers at all. A caller needs the permission `sql`.
+    pub enabled: bool,
+    /// How long a query may run, in seconds; then it gets 408.
+    pub seconds: u32,
+    /// Memory for sorts, joins and groups of one query, in bytes; beyond it the query gets 413.
+    pub memory_bytes: usize,
+    /// Bytes of the rows of all views that one query reads; beyond it the query gets 413.
+    pub scan_bytes: usize,
+    /// Rows of a result; a longer one is cut off, and says so.
+    pub rows: usize,
+    /// Queries at a time; one more gets 429.
+    pub queries: usize,
+    /// Queries of one user at a time; one more gets 429.
+    pub queries_per_user: usize,
+    /// Longest text of a query, in bytes.
+    pub query_bytes: usize,
+    /// Threads that run queries, apart from those of live connections.
+    pub threads: usize,
+}
+
+impl Default for SqlConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            seconds: 10,
+            memory_bytes: 256 << 20,
+            scan_bytes: 512 << 20,
+            rows: 10_000,
+            queries: 8,
+            queries_per_user: 2,
+            query_bytes: 64 << 10,
+            threads: 2,
+        }
+    }
 }
 
 /// Bounds on what clients may use.
@@ -120,6 +221,25 @@ impl ApiConfig {
                 wrong.push(message.to_owned());
             }
         };
+        check(
+            self.tls.certificate_file.is_some() == self.tls.key_file.is_some(),
+            "api.tls.certificate_file and api.tls.key_file go together",
+        );
+        check(self.server.connections_per_address > 0, "api.server.connections_per_address must be at least 1");
+        check(self.server.handshake_seconds > 0, "api.server.handshake_seconds must be at least 1");
+        check(self.server.header_seconds > 0, "api.server.header_seconds must be at least 1");
+        check(self.server.body_seconds > 0, "api.server.body_seconds must be at least 1");
+        check(self.server.idle_seconds > 0, "api.server.idle_seconds must be at least 1");
+        check(self.server.headers >= 10, "api.server.headers must be at least 10");
+        check(self.server.header_bytes >= 8192, "api.server.header_bytes must be at least 8192");
+        check(self.server.requests_per_second > 0, "api.server.requests_per_second must be at least 1");
+        check(self.sql.seconds > 0, "api.sql.seconds must be at least 1");
+        check(self.sql.memory_bytes >= 1 << 20, "api.sql.memory_bytes must be at least 1048576");
+        check(self.sql.rows > 0, "api.sql.rows must be at least 1");
+        check(self.sql.queries > 0, "api.sql.queries must be at least 1");
+        check(self.sql.queries_per_user > 0, "api.sql.queries_per_user must be at least 1");
+        check(self.sql.query_bytes > 0, "api.sql.query_bytes must be at least 1");
+        check((1..=64).contains(&self.sql.threads), "api.sql.threads must be 1 to 64");
         check(self.limits.connections > 0, "api.limits.connections must be at least 1");
         check(self.limits.channels_per_client > 0, "api.limits.channels_per_client must be at least 1");
         check(self.limits.message_bytes >= 1024, "api.limits.message_bytes must be at least 1024");
@@ -137,6 +257,13 @@ impl ApiConfig {
         check(self.heartbeat.connect_seconds > 0, "api.heartbeat.connect_seconds must be at least 1");
         check(self.heartbeat.write_seconds > 0, "api.heartbeat.write_seconds must be at least 1");
         check(self.ingest.body_bytes > 0, "api.ingest.body_bytes must be at least 1");
+        for (role, config) in &self.roles {
+            for (view, condition) in &config.rows {
+                if let Err(error) = crate::auth::rows::check_condition(condition) {
+                    wrong.push(format!("api.roles.{role}.rows: the condition of `{view}`: {error}"));
+                }
+            }
+        }
         for origin in &self.allowed_origins {
             if origin != "*" && !(origin.starts_with("http://") || origin.starts_with("https://")) {
                 wrong.push(format!(

@@ -8,9 +8,12 @@ pub enum Error {
     /// The configuration is wrong; every mistake is in the list.
     #[error("the dashboard api's configuration is wrong: {}", .0.join("; "))]
     Config(Vec<String>),
-    /// The HTTP server failed.
-    #[error("http server failed")]
-    Serve(#[source] std::io::Error),
+    /// The database of users failed at the start.
+    #[error("the database of users cannot be used")]
+    Users(#[from] crate::auth::store::StoreError),
+    /// The certificate cannot be used.
+    #[error("the certificate cannot be used: {0}")]
+    Certificate(String),
     /// The log that feeds the channels cannot be read any more.
     #[error("cannot read the log")]
     Log(#[from] LogError),

@@ -20,29 +20,32 @@ mod config;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod functions;
 mod hub;
 mod outbox;
 mod problem;
 mod protocol;
 mod rest;
+mod server;
 mod session;
 mod state;
+mod table;
 mod transport;
 mod ui;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::{Listener, ListenerExt};
 use model::Log;
 use model::clock::SystemClock;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+pub use crate::auth::store::{ApiKeyInfo, NewApiKey, Store, StoreError, UserInfo};
 pub use crate::config::{
-    ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, KeyConfig, LimitsConfig, Permission, RoleConfig,
+    ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, KeyConfig, LimitsConfig, Permission,
+    RoleConfig, ServerConfig, SqlConfig, TlsConfig,
 };
 pub use crate::error::Error;
 pub use crate::state::AppState;
@@ -67,7 +70,7 @@ pub async fn feed(state: AppState) -> Result<(), Error> {
 /// Serves on `listener` until `shutdown`, then closes all connections in order.
 ///
 /// # Errors
-/// [`Error::Config`] at once; [`Error::Log`] if the log can never be read on; [`Error::Serve`] if the server fails.
+/// [`Error::Config`] at once; [`Error::Log`] if the log can never be read on; [`Error::Users`] and [`Error::Certificate`] at the start.
 pub async fn run(
     listener: TcpListener,
     config: ApiConfig,
@@ -77,7 +80,7 @@ pub async fn run(
     // Ends with this function, so that no connection outlives a failure of the feed.
     let stop = shutdown.child_token();
     let _stop_at_the_end = stop.clone().drop_guard();
-    let state = AppState::new(config, log, Arc::new(SystemClock), stop.clone())?;
+    let state = AppState::open(config, log, Arc::new(SystemClock), stop.clone()).await?;
     let mut feeding = tokio::spawn(feed(state.clone()));
     let authority = Arc::clone(state.auth());
     let keeping = tokio::spawn({
@@ -85,17 +88,13 @@ pub async fn run(
         async move { authority.run(stop).await }
     });
     let connections = state.connections().clone();
-    let server = {
-        let stop = stop.clone();
-        axum::serve(without_delay(listener), app(state)).with_graceful_shutdown(async move { stop.cancelled().await })
-    };
-    let mut serving = tokio::spawn(server.into_future());
+    let stop_serving = stop.clone();
+    let mut serving =
+        tokio::spawn(async move { server::serve(listener, state.config(), app(state.clone()), stop_serving).await });
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         fed = &mut feeding => fed.unwrap_or(Err(Error::Task { task: "feeds the channels" })),
-        served = &mut serving => served
-            .map_err(|_| Error::Task { task: "serves http" })
-            .and_then(|served| served.map_err(Error::Serve)),
+        served = &mut serving => served.unwrap_or(Err(Error::Task { task: "serves http" })),
     };
     stop.cancel();
     connections.close();
@@ -110,16 +109,9 @@ pub async fn run(
         serving.abort();
     }
     feeding.abort();
-    keeping.abort();
+    // It writes what is left of the audit log.
+    if tokio::time::timeout(SHUTDOWN_TIMEOUT, keeping).await.is_err() {
+        tracing::warn!("the audit log's last entries could not be written in time");
+    }
     result
-}
-
-/// Small messages are sent at once. Otherwise the kernel holds one back until the peer has acknowledged the one before,
-/// which peers put off for 40 ms.
-fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream, Addr = SocketAddr> {
-    listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY cannot be set");
-        }
-    })
 }

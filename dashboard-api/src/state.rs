@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authority;
+use crate::auth::store::Store;
 use crate::config::ApiConfig;
 use crate::error::Error;
 use crate::hub::Hub;
@@ -40,12 +41,43 @@ impl AppState {
         clock: Arc<dyn Clock>,
         shutdown: CancellationToken,
     ) -> Result<Self, Error> {
+        let auth = Self::authority(&config, &clock)?;
+        Ok(Self::with_authority(config, log, clock, shutdown, auth))
+    }
+
+    /// The same with the users and the audit log of the database that the configuration names.
+    ///
+    /// # Errors
+    /// As [`Self::new`], and [`Error::Users`] if the database fails.
+    pub async fn open(
+        config: ApiConfig,
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, Error> {
+        let mut auth = Self::authority(&config, &clock)?;
+        if let Some(url) = &config.database_url {
+            auth = auth.with_store(Store::open(url).await?).await?;
+        }
+        Ok(Self::with_authority(config, log, clock, shutdown, auth))
+    }
+
+    fn authority(config: &ApiConfig, clock: &Arc<dyn Clock>) -> Result<Authority, Error> {
         let wrong = config.validate();
         if !wrong.is_empty() {
             return Err(Error::Config(wrong));
         }
+        Authority::new(&config.auth, &config.roles, Arc::clone(clock)).map_err(Error::Config)
+    }
+
+    fn with_authority(
+        config: ApiConfig,
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+        auth: Authority,
+    ) -> Self {
         let hub = Arc::new(Hub::new(&config.limits));
-        let auth = Authority::new(&config.auth, &config.roles, Arc::clone(&clock)).map_err(Error::Config)?;
         let auth = Arc::new(auth);
         let sessions = Arc::new(SessionContext::new(
             Arc::clone(&hub),
@@ -55,7 +87,7 @@ impl AppState {
         ));
         let permits = Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
         let connections = TaskTracker::new();
-        Ok(Self(Arc::new(Shared { config, log, clock, hub, auth, sessions, permits, connections, shutdown })))
+        Self(Arc::new(Shared { config, log, clock, hub, auth, sessions, permits, connections, shutdown }))
     }
 
     pub(crate) fn config(&self) -> &ApiConfig {

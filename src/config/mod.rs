@@ -117,7 +117,7 @@ impl Config {
         self.rules.validate(&mut problems);
         self.ingest.validate(&mut problems);
         self.engine.validate(&mut problems);
-        self.api.validate(&mut problems);
+        self.api.validate(&self.database, &mut problems);
         self.database.validate(&mut problems);
         self.telemetry.validate(&mut problems);
         if problems.is_empty() { Ok(self) } else { Err(Error::Config(problems)) }
@@ -165,11 +165,10 @@ mod tests {
         check(
             "[source]\npack = \"nav\"\n[api]\nlisten = \"nonsense\"\n[ingest]\nepoch_records_max = 0\n[database]\nurl = \"mysql://x\"",
             expect![[r#"
-                the configuration has 5 problem(s):
+                the configuration has 4 problem(s):
                   - source.pack: there is no pack "nav"; shipped: pyerp, tryton
                   - ingest.epoch_records_max: must be at least 1
                   - api.listen: "nonsense" is not ADDRESS:PORT, for example 127.0.0.1:8080
-                  - api.auth.jwt_secret is missing: mode `token` needs the secret that tokens are signed with
                   - database.url: must start with sqlite: or postgres:"#]],
         );
     }

@@ -1,10 +1,13 @@
 //! The sections of the configuration. Each field's comment is its documentation.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use dashboard_api::{ApiConfig, AuthConfig, HeartbeatConfig, HttpIngestConfig, LimitsConfig, RoleConfig};
+use dashboard_api::{
+    ApiConfig, AuthConfig, HeartbeatConfig, HttpIngestConfig, LimitsConfig, RoleConfig, ServerConfig, SqlConfig,
+    TlsConfig,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::shipped;
@@ -235,10 +238,21 @@ impl Default for Alerting {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// Address and port to listen on. Put a reverse proxy with TLS before anything but loopback.
+    /// Address and port to listen on. Before anything but loopback set `tls`, or put a reverse proxy with TLS.
     pub listen: String,
     /// Origins of other web pages that may connect, for example `https://erp.example.com`; `*` allows every page.
     pub allowed_origins: Vec<String>,
+    /// Names under which this server may be called, without port. Empty: any name in mode `token`; in the open modes only
+    /// addresses and `localhost`.
+    pub allowed_hosts: Vec<String>,
+    /// Addresses of reverse proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// `[api.tls]`: the certificate.
+    pub tls: TlsConfig,
+    /// `[api.server]`: bounds on connections and requests.
+    pub server: ServerConfig,
+    /// `[api.sql]`: SQL over the views.
+    pub sql: SqlConfig,
     /// `[api.auth]`: who gets in.
     pub auth: AuthConfig,
     /// `[api.roles.NAME]`: roles beside the shipped ones, or in their place.
@@ -253,25 +267,56 @@ pub struct Api {
 
 impl Default for Api {
     fn default() -> Self {
-        let ApiConfig { auth, roles, allowed_origins, limits, heartbeat, ingest, .. } = ApiConfig::default();
-        Self { listen: "127.0.0.1:8080".to_owned(), allowed_origins, auth, roles, limits, heartbeat, ingest }
+        let ApiConfig {
+            auth,
+            roles,
+            allowed_hosts,
+            trusted_proxies,
+            tls,
+            server,
+            sql,
+            allowed_origins,
+            limits,
+            heartbeat,
+            ingest,
+            ..
+        } = ApiConfig::default();
+        Self {
+            listen: "127.0.0.1:8080".to_owned(),
+            allowed_origins,
+            allowed_hosts,
+            trusted_proxies,
+            tls,
+            server,
+            sql,
+            auth,
+            roles,
+            limits,
+            heartbeat,
+            ingest,
+        }
     }
 }
 
 impl Api {
-    pub(super) fn validate(&self, problems: &mut Vec<String>) {
+    pub(super) fn validate(&self, database: &Database, problems: &mut Vec<String>) {
         if self.listen.parse::<SocketAddr>().is_err() {
             problems.push(format!("api.listen: {:?} is not ADDRESS:PORT, for example 127.0.0.1:8080", self.listen));
         }
-        problems.extend(self.to_api_config().validate());
+        problems.extend(self.to_api_config(database).validate());
     }
 
     /// What the dashboard stage takes.
-    pub fn to_api_config(&self) -> ApiConfig {
+    pub fn to_api_config(&self, database: &Database) -> ApiConfig {
         ApiConfig {
             auth: self.auth.clone(),
             roles: self.roles.clone(),
-            database_url: None,
+            allowed_hosts: self.allowed_hosts.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            tls: self.tls.clone(),
+            server: self.server.clone(),
+            sql: self.sql.clone(),
+            database_url: Some(database.url.clone()),
             allowed_origins: self.allowed_origins.clone(),
             limits: self.limits.clone(),
             heartbeat: self.heartbeat.clone(),
@@ -281,7 +326,7 @@ impl Api {
     }
 }
 
-/// `[database]`: where alerts are kept.
+/// `[database]`: where alerts, users and the audit log are kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Database {

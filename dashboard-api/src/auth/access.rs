@@ -104,6 +104,15 @@ impl Roles {
         self.0.keys().map(String::as_str)
     }
 
+    /// Whether a caller may read views at all, whichever they are.
+    pub(crate) fn may_read_views(&self, principal: &Principal) -> Access {
+        let roles: Vec<_> = principal.roles.iter().filter_map(|name| self.0.get(name)).collect();
+        if roles.iter().any(|role| !role.views.is_empty()) {
+            return Access::Allowed { row_rule: None };
+        }
+        Access::Denied(if roles.is_empty() { Denial::NoRole } else { Denial::NotAllowed })
+    }
+
     /// Whether a caller may do something.
     pub(crate) fn access(&self, principal: &Principal, action: Action, resource: Resource<'_>) -> Access {
         let resource = match resource {

@@ -2,19 +2,25 @@
 //!
 //! - [`keys`], [`jwks`]: tokens of other programs, checked with configured or fetched keys;
 //! - [`principal`]: the caller;
-//! - [`access`]: the roles' permissions, and which rows of a view;
+//! - [`access`]: the roles' permissions; [`rows`]: which rows of a view;
+//! - [`store`]: local users, sessions and API keys in a database; [`local`]: what nodes hold of them in memory;
+//! - [`audit`]: the log of sign-ins, denials and administrative changes;
 //! - [`config`]: what an operator can set.
 //!
 //! [`Authority`] is the one place that decides. Checking a token never waits: what has to be fetched is fetched beside.
 
 pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod config;
 pub(crate) mod jwks;
 pub(crate) mod keys;
+pub(crate) mod local;
 pub(crate) mod principal;
+pub(crate) mod rows;
+pub(crate) mod store;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -29,9 +35,12 @@ pub(crate) use config::Permission;
 pub(crate) use principal::{Credential, Principal};
 
 use access::Roles;
+use audit::{AuditLog, AuditWriter};
 use config::{AuthConfig, AuthMode, RoleConfig};
 use jwks::KeySet;
 use keys::{Expected, Key};
+use local::LocalAccounts;
+use store::{Store, StoreError};
 
 /// Key ids of the tokens that mode `demo` gives out start with this.
 const DEMO_KEY_PREFIX: &str = "demo-";
@@ -67,6 +76,9 @@ pub(crate) struct Authority {
     demo_encoding: EncodingKey,
     /// Key id of the demo tokens of this process; `None` if the secret is configured and outlives the process.
     demo_key_id: Option<String>,
+    accounts: Option<LocalAccounts>,
+    audit: AuditLog,
+    audit_writer: Mutex<Option<AuditWriter>>,
     revocations: watch::Sender<u64>,
 }
 
@@ -99,18 +111,73 @@ impl Authority {
                 audience: config.jwt_audience.clone(),
                 leeway_s: config.jwt_leeway_seconds,
             },
+            accounts: None,
+            audit: AuditLog::without_store(Arc::clone(&clock)),
+            audit_writer: Mutex::new(None),
             revocations: watch::channel(0).0,
             config: config.clone(),
             clock,
         })
     }
 
-    /// Keeps what is fetched up to date until `shutdown`.
+    /// The same with the users, sessions and API keys of a database.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(crate) async fn with_store(mut self, store: Store) -> Result<Self, StoreError> {
+        self.accounts = Some(LocalAccounts::load(store.clone(), &self.config, Arc::clone(&self.clock)).await?);
+        let (days, entries_max) = (self.config.audit_days, self.config.audit_entries_max);
+        let (audit, writer) = AuditLog::with_store(Arc::clone(&self.clock), store, days, entries_max);
+        self.audit = audit;
+        self.audit_writer = Mutex::new(Some(writer));
+        Ok(self)
+    }
+
+    /// Keeps what is fetched up to date, and writes the audit log, until `shutdown`.
     pub(crate) async fn run(&self, shutdown: CancellationToken) {
-        match &self.key_set {
-            Some(key_set) => key_set.run(shutdown).await,
-            None => shutdown.cancelled().await,
+        let writer = self.audit_writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writing = async {
+            match writer {
+                Some(writer) => writer.run(shutdown.clone()).await,
+                None => shutdown.cancelled().await,
+            }
+        };
+        let fetching = async {
+            match &self.key_set {
+                Some(key_set) => key_set.run(shutdown.clone()).await,
+                None => shutdown.cancelled().await,
+            }
+        };
+        let following = async {
+            match &self.accounts {
+                Some(accounts) => accounts.follow(&self.revocations, shutdown.clone()).await,
+                None => shutdown.cancelled().await,
+            }
+        };
+        tokio::join!(writing, fetching, following);
+    }
+
+    /// Local users, sessions and API keys; `None` without a database.
+    pub(crate) fn accounts(&self) -> Option<&LocalAccounts> {
+        self.accounts.as_ref()
+    }
+
+    /// Where sign-ins, denials and administrative changes are written.
+    pub(crate) fn audit(&self) -> &AuditLog {
+        &self.audit
+    }
+
+    /// Takes over what was changed through this node, at once.
+    pub(crate) async fn refresh_accounts(&self) -> Result<(), StoreError> {
+        match &self.accounts {
+            Some(accounts) => accounts.reload(&self.revocations).await,
+            None => Ok(()),
         }
+    }
+
+    /// Names of all roles.
+    pub(crate) fn role_names(&self) -> impl Iterator<Item = &str> {
+        self.roles.names()
     }
 
     pub(crate) fn mode(&self) -> AuthMode {
@@ -166,6 +233,11 @@ impl Authority {
     }
 
     fn principal_of(&self, token: &str) -> Result<Principal, AuthError> {
+        if let Some(accounts) = &self.accounts
+            && let Some(outcome) = accounts.authenticate(token, self.now_s())
+        {
+            return outcome;
+        }
         let claims = self.verify(token)?;
         // SimpleJWT signs refresh tokens with the same key; they are no proof here.
         if claims.get("token_type").is_some_and(|kind| kind != "access") {
@@ -209,9 +281,11 @@ impl Authority {
     ///
     /// # Errors
     /// [`AuthError::Revoked`].
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the kept revocations are read here")]
-    pub(crate) fn still_valid(&self, _principal: &Principal) -> Result<(), AuthError> {
-        Ok(())
+    pub(crate) fn still_valid(&self, principal: &Principal) -> Result<(), AuthError> {
+        match &self.accounts {
+            Some(accounts) => accounts.still_valid(principal),
+            None => Ok(()),
+        }
     }
 
     /// Changes whenever something was revoked.
@@ -222,6 +296,11 @@ impl Authority {
     /// Whether a caller may do something, and with which rows.
     pub(crate) fn access(&self, principal: &Principal, action: Action, resource: Resource<'_>) -> Access {
         self.roles.access(principal, action, resource)
+    }
+
+    /// Whether a caller may read views at all, whichever they are.
+    pub(crate) fn may_read_views(&self, principal: &Principal) -> Access {
+        self.roles.may_read_views(principal)
     }
 
     /// The key of a demo token may have gone with the process that made it: such a client shall fetch a new token

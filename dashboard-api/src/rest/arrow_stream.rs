@@ -1,64 +1,35 @@
-//! A view's JSON rows as an Arrow IPC stream, with the column types that the catalog gives: decimals exact, timestamps
-//! as such.
+//! A view's JSON rows as an Arrow IPC stream.
 
-use std::str::FromStr;
-use std::sync::Arc;
-
-use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
-use arrow::json::ReaderBuilder;
 use bytes::Bytes;
 use model::ViewInfo;
 
-/// Rows in one record batch.
-const BATCH_ROWS: usize = 8_192;
+use crate::table::{Batches, schema};
 
 /// Encodes rows, each a JSON object with the view's columns.
 ///
 /// # Errors
 /// If a column's type is not one of Arrow's, or a row does not fit it.
 pub(crate) fn encode(info: &ViewInfo, rows: &[Bytes]) -> Result<Vec<u8>, ArrowError> {
-    let fields: Result<Vec<Field>, ArrowError> = info
-        .columns
-        .iter()
-        .map(|column| {
-            let data_type = DataType::from_str(&column.data_type)?;
-            Ok(Field::new(&column.name, plain(data_type), column.nullable))
-        })
-        .collect();
-    let schema = Arc::new(Schema::new(fields?));
-    let mut decoder = ReaderBuilder::new(Arc::clone(&schema)).with_batch_size(BATCH_ROWS).build_decoder()?;
+    let schema = schema(info)?;
+    let mut batches = Batches::new(&schema)?;
     let mut writer = StreamWriter::try_new(Vec::new(), &schema)?;
     for row in rows {
-        let mut rest = &row[..];
-        while !rest.is_empty() {
-            let n_read = decoder.decode(rest)?;
-            rest = &rest[n_read..];
-            if n_read == 0
-                && let Some(batch) = decoder.flush()?
-            {
-                writer.write(&batch)?;
-            }
+        if let Some(batch) = batches.push(row)? {
+            writer.write(&batch)?;
         }
     }
-    if let Some(batch) = decoder.flush()? {
+    if let Some(batch) = batches.finish()? {
         writer.write(&batch)?;
     }
     writer.into_inner()
 }
 
-/// Dictionaries are a matter of the engine's memory; readers get the values.
-fn plain(data_type: DataType) -> DataType {
-    match data_type {
-        DataType::Dictionary(_, values) => *values,
-        other => other,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::datatypes::DataType;
     use arrow::ipc::reader::StreamReader;
     use arrow::util::pretty::pretty_format_batches;
     use expect_test::expect;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use model::ViewInfo;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::{Action, Resource};
+use crate::auth::{Access, Action, Resource};
 use crate::hub::channel::Channel;
 use crate::hub::view::{RowKey, View};
 use crate::problem::Problem;
@@ -44,6 +44,9 @@ struct Listing {
 
 /// The catalog.
 pub(crate) async fn list(caller: Caller, State(state): State<AppState>) -> Result<Response, Problem> {
+    if let Access::Denied(denial) = state.auth().may_read_views(&caller.0) {
+        return Err(Problem::forbidden(denial.as_str()));
+    }
     require_loaded(&state)?;
     let entry = |view: &View| {
         let info = view.info.clone()?;
