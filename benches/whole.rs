@@ -171,7 +171,7 @@ async fn latency(log: Arc<dyn Log>, seconds: u64) -> Result<(), AnyError> {
     let source = Ingest::open(Arc::clone(&log), tables, IngestOptions::default()).await?;
     let stop = CancellationToken::new();
     let _stop_at_the_end = stop.clone().drop_guard();
-    tokio::spawn(pipelines::run(engine, Box::new(source), Arc::clone(&log), RunOptions::default(), stop.clone()));
+    tokio::spawn(pipelines::run(engine, Box::new(source), Arc::clone(&log), RunOptions::default(), None, stop.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let mut config = ApiConfig::default();

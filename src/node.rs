@@ -13,7 +13,7 @@ use ingest::{Ingest, IngestOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model::clock::SystemClock;
 use model::{Clock, Log, Offsets};
-use pipelines::{Engine, RunOptions};
+use pipelines::{Engine, Program, Restored, RunOptions, StateError, StateOptions, StateStore};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -103,6 +103,23 @@ pub async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Error> {
     }
 }
 
+/// Opens the stored state, and reads what the program can use of it.
+async fn open_state(config: &Config, program: &Program) -> Result<(Option<StateOptions>, Option<Restored>), Error> {
+    if config.state.location.is_empty() {
+        return Ok((None, None));
+    }
+    let failed = |e: StateError| Error::other("cannot use the stored state", e);
+    let store = StateStore::open(&config.state.location).await.map_err(failed)?;
+    let restored = store.restore(program).await.map_err(failed)?;
+    info!(state = store.place(), found = restored.is_some(), "state");
+    let options = StateOptions {
+        store,
+        interval: Duration::from_millis(config.state.checkpoint_ms),
+        unsaved_bytes_max: config.state.unsaved_bytes_max,
+    };
+    Ok((Some(options), restored))
+}
+
 impl Node {
     /// Starts the stages. The page is served before the views are planned and caught up; `/readyz` tells when they
     /// are.
@@ -166,16 +183,18 @@ impl Node {
             idle_timeout: Duration::from_millis(config.ingest.idle_timeout_ms),
             ..IngestOptions::default()
         };
-        let source = Ingest::open(self.log.clone(), planned.tables, options)
+        let (state, restored) = open_state(config, &planned.program).await?;
+        let from = restored.as_ref().map(|r| r.source.clone()).unwrap_or_default();
+        let source = Ingest::resume(self.log.clone(), planned.tables, options, &from)
             .await
             .map_err(|e| Error::other("cannot start reading the sources", e))?;
         let (source, consumed) = ObservedSource::new(Box::new(source), self.clock.clone());
         self.consumed = Some(Consumed { topics, offsets: consumed });
         let engine = Engine::new(planned.program, clock).map_err(|e| Error::other("cannot start the engine", e))?;
-        let run_options = RunOptions { stream_clock: self.clock.as_ref().map(StreamClock::manual) };
+        let run_options = RunOptions { stream_clock: self.clock.as_ref().map(StreamClock::manual), state };
         let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
         self.spawn(Stage::Pipelines.name(), async move {
-            pipelines::run(engine, Box::new(source), log, run_options, shutdown).await.map_err(BoxError::from)
+            pipelines::run(engine, Box::new(source), log, run_options, restored, shutdown).await.map_err(BoxError::from)
         });
         Ok(planned.rules)
     }

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, Float32Array, Float64Array, Int64Array, ListArray,
-    PrimitiveArray, StringArray,
+    ArrayAccessor, ArrayIter, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Float32Array,
+    Float64Array, Int64Array, ListArray, PrimitiveArray, RecordBatch, StringArray,
 };
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Int8Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
-    TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    Schema, Time64MicrosecondType, TimestampMicrosecondType,
 };
 use arrow::error::ArrowError;
+use arrow::json::LineDelimitedWriter;
 
 use crate::decode::array_elements;
 
@@ -161,6 +162,38 @@ impl Column {
             v.push(value);
             self.valid.push(true);
         }
+    }
+
+    /// A column with the values of an Arrow array, which has one of the types that DDL can declare.
+    ///
+    /// # Errors
+    /// If the array has another type.
+    pub(crate) fn from_array(array: &ArrayRef) -> Result<Self, ArrowError> {
+        let mut column = Self::new(array.data_type());
+        match array.data_type() {
+            DataType::Boolean => each(array.as_boolean(), &mut column, Self::push_bool),
+            DataType::Float64 => each(array.as_primitive::<Float64Type>(), &mut column, Self::push_float),
+            DataType::Float32 => {
+                each(array.as_primitive::<Float32Type>(), &mut column, |c, v| c.push_float(f64::from(v)));
+            }
+            DataType::Decimal128(_, _) => {
+                each(array.as_primitive::<Decimal128Type>(), &mut column, Self::push_decimal);
+            }
+            DataType::Utf8 => each(array.as_string::<i32>(), &mut column, |c, v| c.push_bytes(v.as_bytes())),
+            DataType::Binary => each(array.as_binary::<i32>(), &mut column, Self::push_bytes),
+            DataType::List(_) => each(&json_texts(array)?, &mut column, |c, v| c.push_bytes(v.as_bytes())),
+            DataType::Int8 => each(array.as_primitive::<Int8Type>(), &mut column, |c, v| c.push_int(v.into())),
+            DataType::Int16 => each(array.as_primitive::<Int16Type>(), &mut column, |c, v| c.push_int(v.into())),
+            DataType::Int32 => each(array.as_primitive::<Int32Type>(), &mut column, |c, v| c.push_int(v.into())),
+            DataType::Date32 => each(array.as_primitive::<Date32Type>(), &mut column, |c, v| c.push_int(v.into())),
+            DataType::Time64(_) => each(array.as_primitive::<Time64MicrosecondType>(), &mut column, Self::push_int),
+            DataType::Timestamp(_, _) => {
+                each(array.as_primitive::<TimestampMicrosecondType>(), &mut column, Self::push_int);
+            }
+            DataType::Int64 => each(array.as_primitive::<Int64Type>(), &mut column, Self::push_int),
+            other => return Err(ArrowError::SchemaError(format!("{other} is no type of a source column"))),
+        }
+        Ok(column)
     }
 
     /// Adds a copy of a row of a column of the same type.
@@ -417,6 +450,26 @@ impl Column {
             t => ints::<Int64Type>(parts, nulls, |v| v, t),
         })
     }
+}
+
+fn each<A: ArrayAccessor>(array: A, column: &mut Column, push: impl Fn(&mut Column, A::Item)) {
+    for value in ArrayIter::new(array) {
+        match value {
+            Some(value) => push(column, value),
+            None => column.push_null(),
+        }
+    }
+}
+
+/// Lists as JSON texts, the form in which a column keeps them.
+fn json_texts(array: &ArrayRef) -> Result<StringArray, ArrowError> {
+    let field = Field::new("v", array.data_type().clone(), true);
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![Arc::clone(array)])?;
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    writer.write(&batch)?;
+    writer.finish()?;
+    let text = String::from_utf8(writer.into_inner()).map_err(|e| ArrowError::JsonError(e.to_string()))?;
+    Ok(text.lines().map(|line| line.strip_prefix("{\"v\":").and_then(|rest| rest.strip_suffix('}'))).collect())
 }
 
 fn nulls(parts: [(&Column, &[u32]); 2], n_rows: usize) -> Option<NullBuffer> {

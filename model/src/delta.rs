@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use serde::{Deserialize, Serialize};
 
 use crate::Offsets;
 
@@ -58,10 +59,34 @@ pub struct TableDelta {
     pub table: Arc<str>,
     /// −stored +after, exact.
     pub delta: Delta,
+    /// Position in the source (see [`SourceState`]) of the change behind each row of the delta.
+    pub positions: Vec<i64>,
+}
+
+/// The rows of a source table as they stood at a checkpoint.
+#[derive(Debug, Clone)]
+pub struct TableRows {
+    /// Name of the source table.
+    pub table: Arc<str>,
+    /// The rows, in the table's schema, unique by primary key.
+    pub rows: RecordBatch,
+    /// Position in the source of each row's last change; a change at or below it is old.
+    pub positions: Vec<i64>,
+}
+
+/// Where reading goes on after a restart.
+#[derive(Debug, Clone, Default)]
+pub struct SourceState {
+    /// Next offset to read per source partition; partitions that are not in it are read from their earliest record.
+    pub offsets: Offsets,
+    /// The tables' rows at these offsets; possibly in several parts.
+    pub tables: Vec<TableRows>,
+    /// The watermarks at these offsets.
+    pub watermarks: Vec<TableWatermark>,
 }
 
 /// How far time has come in a table: no row with an earlier event time is expected any more.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableWatermark {
     /// Name of the source table.
     pub table: Arc<str>,
@@ -73,7 +98,7 @@ pub struct TableWatermark {
 }
 
 /// The largest event time of a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionEventTime {
     /// Topic.
     pub topic: Arc<str>,

@@ -21,7 +21,9 @@ pub mod topics;
 pub mod view;
 
 pub use clock::Clock;
-pub use delta::{Delta, EpochSource, PartitionEventTime, SourceEpoch, TableDelta, TableWatermark};
+pub use delta::{
+    Delta, EpochSource, PartitionEventTime, SourceEpoch, SourceState, TableDelta, TableRows, TableWatermark,
+};
 pub use log::{
     AppendRecord, Log, LogBatch, LogError, LogReader, PartitionOffsets, PollLimit, Record, TopicSelector, TopicSpec,
 };

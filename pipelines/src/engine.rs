@@ -11,7 +11,7 @@ use datafusion::catalog::view::ViewTable;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
-use model::{Clock, Delta, SourceEpoch, SqlStatement, ViewInfo};
+use model::{Clock, Delta, Offsets, SourceEpoch, SqlStatement, TableDelta, TableWatermark, ViewInfo};
 
 use crate::error::{Error, OpResult};
 use crate::graph::NodeKind;
@@ -19,6 +19,7 @@ use crate::kept::{Kept, ViewChange};
 use crate::ops::Step;
 use crate::program::{Program, new_session, plan, planning_diagnostic, table_ref};
 use crate::sql::{StatementKind, parse_query, relation_names};
+use crate::state::{CheckpointData, Restored, StateWriter, operator_prefix, view_prefix};
 use crate::watermark::Watermarks;
 
 /// How far business time must move before time-dependent views are looked at again, in microseconds.
@@ -65,6 +66,17 @@ pub struct Engine {
     first: bool,
     tick_not_before: Option<Instant>,
     watermarks: Watermarks,
+    /// What the next checkpoint must hold; `None` if no state is stored.
+    unsaved: Option<Unsaved>,
+}
+
+/// What has happened since the last checkpoint.
+#[derive(Debug, Default)]
+struct Unsaved {
+    tables: Vec<TableDelta>,
+    bytes: usize,
+    offsets: Offsets,
+    watermarks: Vec<TableWatermark>,
 }
 
 impl Engine {
@@ -92,7 +104,108 @@ impl Engine {
             first: true,
             tick_not_before: None,
             watermarks: Watermarks::default(),
+            unsaved: None,
         })
+    }
+
+    /// From now on remembers what changes, for [`Engine::take_checkpoint`]. To be called before the first step.
+    pub(crate) fn track(&mut self) {
+        self.unsaved = Some(Unsaved::default());
+        for (id, node) in self.program.graph.nodes.iter_mut().enumerate() {
+            if let (NodeKind::Operator(op), true) = (&mut node.kind, self.program.lineage.own_state(id)) {
+                op.track();
+            }
+        }
+        for (view, kept) in self.program.views.iter().zip(&mut self.kept) {
+            if self.program.lineage.own_state(view.root) {
+                kept.track();
+            }
+        }
+    }
+
+    /// Stands where a checkpoint stood: takes back the operators' own state and builds the rest from the tables' rows.
+    /// To be called before the first step, and after [`Engine::track`] if at all.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if an operator cannot read what is stored.
+    pub(crate) fn restore(&mut self, restored: &Restored) -> Result<(), Error> {
+        let checkpoint = &restored.checkpoint;
+        self.continue_after(checkpoint.epoch);
+        self.program.time.set_us(checkpoint.as_of_us);
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.offsets = checkpoint.offsets.clone();
+            unsaved.watermarks.clone_from(&checkpoint.watermarks);
+        }
+        let program = &mut self.program;
+        for (id, node) in program.graph.nodes.iter_mut().enumerate() {
+            if let NodeKind::Operator(op) = &mut node.kind
+                && let Some(entries) = restored.operators.get(&program.lineage.fingerprint(id))
+            {
+                let failed = |source| Error::Compute { view: node.view.clone(), source };
+                op.restore(&mut entries.iter().map(|(k, v)| (&k[..], &v[..]))).map_err(failed)?;
+            }
+        }
+        for (view, kept) in program.views.iter().zip(&mut self.kept) {
+            if let Some(entries) = restored.views.get(&program.lineage.fingerprint(view.root)) {
+                kept.restore(entries.iter().map(|(k, v)| (&k[..], &v[..])));
+            }
+        }
+        let time = program.time.clone();
+        // Twice, so that nothing closes in the first step that was closed before.
+        let mut watermarks = Watermarks::default();
+        watermarks.advance(&checkpoint.watermarks);
+        watermarks.advance(&[]);
+        for part in &restored.source.tables {
+            let delta = Delta::inserts(part.rows.clone());
+            let table = TableDelta { table: Arc::clone(&part.table), delta, positions: Vec::new() };
+            let epoch = SourceEpoch { tables: vec![table], ..SourceEpoch::default() };
+            let step = Step { first: self.first, tick: None, flush: false, time: &time, watermarks: &watermarks };
+            self.run_graph(&epoch, &step, Some(restored));
+            self.first = false;
+        }
+        let step = Step { first: self.first, tick: None, flush: true, time: &time, watermarks: &watermarks };
+        self.run_graph(&SourceEpoch::default(), &step, Some(restored));
+        self.first = false;
+        self.watermarks = watermarks;
+        Ok(())
+    }
+
+    /// Size of what the next checkpoint must hold, about; bytes.
+    pub(crate) fn unsaved_bytes(&self) -> usize {
+        self.unsaved.as_ref().map_or(0, |u| u.bytes)
+    }
+
+    /// All that changed since the last call. `None` if no state is stored.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if an operator cannot encode its state: a bug.
+    pub(crate) fn take_checkpoint(&mut self) -> Result<Option<CheckpointData>, Error> {
+        let Some(unsaved) = &mut self.unsaved else { return Ok(None) };
+        let tables = std::mem::take(&mut unsaved.tables);
+        unsaved.bytes = 0;
+        let (offsets, watermarks) = (unsaved.offsets.clone(), unsaved.watermarks.clone());
+        let program = &mut self.program;
+        let mut changes = Vec::new();
+        for (id, node) in program.graph.nodes.iter_mut().enumerate() {
+            if let (NodeKind::Operator(op), true) = (&mut node.kind, program.lineage.own_state(id)) {
+                let prefix = operator_prefix(program.lineage.fingerprint(id));
+                let failed = |source| Error::Compute { view: node.view.clone(), source };
+                op.checkpoint(&mut StateWriter::new(&prefix, &mut changes)).map_err(failed)?;
+            }
+        }
+        for (view, kept) in program.views.iter().zip(&mut self.kept) {
+            if program.lineage.own_state(view.root) {
+                let prefix = view_prefix(program.lineage.fingerprint(view.root));
+                kept.checkpoint(&mut StateWriter::new(&prefix, &mut changes));
+            }
+        }
+        let (epoch, as_of_us) = (self.epoch, program.time.get_us());
+        let (views, operators) = (program.view_fingerprints(), program.own_state().collect());
+        Ok(Some(CheckpointData { epoch, as_of_us, offsets, watermarks, views, operators, tables, changes }))
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
     }
 
     /// The views and rules this engine keeps.
@@ -148,14 +261,41 @@ impl Engine {
         let mut watermarks = std::mem::take(&mut self.watermarks);
         watermarks.advance(&epoch.watermarks);
         let step = Step { first: self.first, tick, flush, time: &time, watermarks: &watermarks };
+        let (changes, postponed) = self.run_graph(epoch, &step, None);
+        self.watermarks = watermarks;
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.bytes += epoch.tables.iter().map(|t| t.delta.rows.get_array_memory_size()).sum::<usize>();
+            let tables = &self.program.tables;
+            let is_kept = |t: &&TableDelta| tables.iter().any(|known| known.name == t.table && !known.is_append_only());
+            unsaved.tables.extend(epoch.tables.iter().filter(is_kept).cloned());
+            unsaved.offsets.merge(&epoch.offsets);
+            if !epoch.watermarks.is_empty() {
+                unsaved.watermarks.clone_from(&epoch.watermarks);
+            }
+        }
+        if tick.is_some() {
+            let pause = (started.elapsed() * TICK_PAUSE_FACTOR).max(TICK_PAUSE_MIN);
+            self.tick_not_before = Some(Instant::now() + pause);
+        }
+        self.first = false;
+        EpochOutput { epoch: self.epoch, as_of_us: time.get_us(), changes, postponed }
+    }
+
+    /// One pass over all nodes. Operators whose state is in `restored` stand already where the pass leads.
+    fn run_graph(
+        &mut self,
+        epoch: &SourceEpoch,
+        step: &Step<'_>,
+        restored: Option<&Restored>,
+    ) -> (Vec<ViewChange>, bool) {
         let mut postponed = false;
         for id in 0..self.program.graph.nodes.len() {
-            self.outputs[id] = self.run_node(id, epoch, &step);
+            let stands = restored.is_some_and(|r| r.operators.contains_key(&self.program.lineage.fingerprint(id)));
+            self.outputs[id] = if stands { None } else { self.run_node(id, epoch, step) };
             if let NodeKind::Operator(op) = &self.program.graph.nodes[id].kind {
                 postponed |= op.postponed();
             }
         }
-        self.watermarks = watermarks;
         let mut changes = Vec::new();
         for (id, views) in &self.roots {
             let Some(delta) = &self.outputs[*id] else { continue };
@@ -167,13 +307,8 @@ impl Engine {
             }
         }
         changes.sort_by_key(|c| c.view);
-        if tick.is_some() {
-            let pause = (started.elapsed() * TICK_PAUSE_FACTOR).max(TICK_PAUSE_MIN);
-            self.tick_not_before = Some(Instant::now() + pause);
-        }
         self.outputs.fill(None);
-        self.first = false;
-        EpochOutput { epoch: self.epoch, as_of_us: time.get_us(), changes, postponed }
+        (changes, postponed)
     }
 
     fn run_node(&mut self, id: usize, epoch: &SourceEpoch, step: &Step<'_>) -> Option<Delta> {
@@ -222,8 +357,8 @@ impl Engine {
         self.kept[at].contents().map(Some).map_err(source)
     }
 
-    /// All views as readers by key see them, each as a change from nothing.
-    pub(crate) fn everything(&self) -> Result<Vec<ViewChange>, Error> {
+    /// Views as readers by key see them, each as a change from nothing.
+    pub(crate) fn everything(&self, wanted: impl Fn(usize) -> bool) -> Result<Vec<ViewChange>, Error> {
         let one = |(view, kept): (usize, &Kept)| -> OpResult<ViewChange> {
             let upserts = kept.visible()?;
             let deletes = RecordBatch::new_empty(Arc::new(upserts.schema().project(&self.program.views[view].key)?));
@@ -232,6 +367,7 @@ impl Engine {
         self.kept
             .iter()
             .enumerate()
+            .filter(|(i, _)| wanted(*i))
             .map(|(i, kept)| {
                 let view = &self.program.views[i].info.name;
                 one((i, kept)).map_err(|source| Error::Compute { view: view.clone(), source })

@@ -23,6 +23,9 @@ pub enum Error {
     /// The source of epochs ended with an error.
     #[error("sources cannot be read")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stored state cannot be used.
+    #[error(transparent)]
+    State(#[from] crate::state::StateError),
     /// The engine's thread ended without a result: a bug, its panic is in the log.
     #[error("the engine stopped unexpectedly")]
     Died,

@@ -5,7 +5,8 @@ use arrow::datatypes::SchemaRef;
 use model::Delta;
 
 use crate::error::OpResult;
-use crate::rows::{Map, RowBytes, RowCodec, ZSet, add_weight, relaxed};
+use crate::rows::{Map, RowBytes, RowCodec, Set, ZSet, add_weight, relaxed};
+use crate::state::StateWriter;
 
 /// The net change of a view in one epoch.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub(crate) struct Kept {
     key_codec: RowCodec,
     key: Vec<usize>,
     rows: Map<RowBytes, Rows>,
+    /// Keys whose rows changed since the last checkpoint, if this view's rows are stored.
+    dirty: Option<Set<RowBytes>>,
 }
 
 #[derive(Debug)]
@@ -89,7 +92,51 @@ impl Kept {
             codec: RowCodec::new(schema)?,
             key: key.to_vec(),
             rows: Map::default(),
+            dirty: None,
         })
+    }
+
+    /// From now on remembers which keys change, for [`Kept::checkpoint`].
+    pub(crate) fn track(&mut self) {
+        self.dirty = Some(Set::default());
+    }
+
+    /// Writes the rows of the keys that changed since the last call: one entry per key, its rows with their weights.
+    pub(crate) fn checkpoint(&mut self, out: &mut StateWriter<'_>) {
+        let Some(dirty) = &mut self.dirty else { return };
+        let mut value = Vec::new();
+        for key in dirty.drain() {
+            value.clear();
+            let mut add = |row: &[u8], weight: i64| {
+                value.extend_from_slice(&weight.to_be_bytes());
+                value.extend_from_slice(&(row.len() as u64).to_be_bytes());
+                value.extend_from_slice(row);
+            };
+            match self.rows.get(&key) {
+                Some(Rows::One(row, weight)) => add(row, *weight),
+                Some(Rows::Many(set)) => set.iter().for_each(|(row, weight)| add(row, *weight)),
+                None => {}
+            }
+            if value.is_empty() { out.delete(&key) } else { out.put(&key, &value) }
+        }
+    }
+
+    /// Takes back what [`Kept::checkpoint`] wrote.
+    pub(crate) fn restore<'a>(&mut self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+        for (key, mut value) in entries {
+            while let Some((head, rest)) = value.split_at_checked(16) {
+                let number = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_be_bytes);
+                let (weight, len) = (number(&head[..8]), number(&head[8..]));
+                let (row, rest) = rest.split_at(usize::try_from(len).unwrap_or(0).min(rest.len()));
+                match self.rows.get_mut(key) {
+                    Some(rows) => rows.add(row, weight),
+                    None => {
+                        self.rows.insert(key.into(), Rows::One(row.into(), weight));
+                    }
+                }
+                value = rest;
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -126,6 +173,9 @@ impl Kept {
         }
         let mut upserts: Vec<&[u8]> = Vec::new();
         let mut deletes: Vec<&[u8]> = Vec::new();
+        if let Some(dirty) = &mut self.dirty {
+            dirty.extend(before.keys().map(|key| RowBytes::from(*key)));
+        }
         for key in before.keys() {
             if self.rows.get(*key).is_some_and(Rows::is_empty) {
                 self.rows.remove(*key);

@@ -11,10 +11,12 @@
 
 mod engine;
 mod error;
+mod fingerprint;
 mod graph;
 mod json;
 mod kept;
 mod keys;
+mod lineage;
 mod ops;
 mod program;
 mod publish;
@@ -27,4 +29,5 @@ pub use engine::{Engine, EpochOutput, StepMode};
 pub use error::Error;
 pub use kept::ViewChange;
 pub use program::{Program, RuleQuery};
-pub use publish::{RunOptions, run};
+pub use publish::{RunOptions, StateOptions, run};
+pub use state::{Restored, StateError, StateStore};

@@ -19,6 +19,7 @@ use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, 
 
 use crate::graph::{Graph, NodeId, Policy};
 use crate::keys::natural_key;
+use crate::lineage::Lineage;
 use crate::sql::now::BusinessTime;
 use crate::sql::{StatementKind, ViewStatement, parse_query, parse_view, relation_names};
 
@@ -52,6 +53,7 @@ pub struct Program {
     pub(crate) time: BusinessTime,
     pub(crate) tables: Vec<SourceTable>,
     pub(crate) statements: HashMap<String, ViewStatement>,
+    pub(crate) lineage: Lineage,
 }
 
 impl Program {
@@ -344,6 +346,7 @@ impl Loader {
     fn finish(mut self, tables: &[SourceTable]) -> Program {
         self.graph.forget_plans();
         Program {
+            lineage: Lineage::new(&self.graph, tables),
             graph: self.graph,
             views: self.views,
             time: self.time,

@@ -3,12 +3,13 @@
 //! Three tasks work side by side: the source decodes the next epoch while the engine's own thread computes this one
 //! and the last one is written; the channels between them hold [`IN_FLIGHT_MAX`] epochs each.
 //!
-//! After a start the views are rebuilt from the sources' history while readers go on seeing what the view topics hold
+//! After a start without stored state the views are rebuilt from the sources' history while readers go on seeing what the view topics hold
 //! from before. When the history is read, the difference between the two is written in one epoch, so a restart shows
-//! nobody a half-built view.
+//! nobody a half-built view. With stored state only what came after it is read, compared and written.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use crate::engine::{Engine, EpochOutput, StepMode};
 use crate::error::Error;
 use crate::json;
 use crate::kept::ViewChange;
+use crate::state::{CheckpointData, Restored, StateStore, StateTask};
 
 /// Epochs waiting between two tasks; a full channel holds the source back.
 const IN_FLIGHT_MAX: usize = 2;
@@ -36,6 +38,9 @@ const METRICS_INTERVAL: Duration = Duration::from_secs(10);
 const APPEND_RECORDS_MAX: usize = 4_096;
 /// A topic whose announced end does not come for so long has been read to its end.
 const QUIET_MAX: Duration = Duration::from_secs(5);
+/// The engine waits so long at most for a checkpoint on its way, and looks so often whether it has arrived.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(60);
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// First and longest pause between attempts to write while the log is unavailable.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -45,6 +50,20 @@ pub struct RunOptions {
     /// Business time follows the newest event time of the sources through this clock, which must be the engine's;
     /// without it the engine's clock moves by itself.
     pub stream_clock: Option<ManualClock>,
+    /// Where state is stored between runs; without it the views are rebuilt from the topics after a start.
+    pub state: Option<StateOptions>,
+}
+
+/// How state is stored.
+#[derive(Debug, Clone)]
+pub struct StateOptions {
+    /// Where.
+    pub store: StateStore,
+    /// Time between two checkpoints.
+    pub interval: Duration,
+    /// While a checkpoint is being written, the engine goes on until so much has gathered for the next one; then it
+    /// waits. Bytes, about.
+    pub unsaved_bytes_max: usize,
 }
 
 /// What the reading task hands to the engine.
@@ -56,7 +75,7 @@ struct Work {
 }
 
 /// What the reading task knows for the status record.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Report {
     records_read: u64,
     lag_records: Option<u64>,
@@ -70,11 +89,17 @@ enum Phase {
     /// The first step after the history: publish everything.
     CaughtUp,
     Live,
+    /// The stage is about to end.
+    Last,
 }
 
 /// What the engine hands to the writing task.
 struct Done {
     output: EpochOutput,
+    /// Views in whole, where their topics must be brought in line.
+    whole: Vec<ViewChange>,
+    /// State at this epoch, to be stored when its changes are on their topics.
+    checkpoint: Option<CheckpointData>,
     phase: Phase,
     report: Report,
     /// When the newest record of the epoch was written to the log, milliseconds since 1970.
@@ -83,48 +108,101 @@ struct Done {
 
 /// Runs until `shutdown`; publishes the catalog, the views, the rules' rows and the status.
 ///
+/// `restored` is what the engine's program took over from stored state; the source must go on from there too.
+///
 /// # Errors
-/// [`Error::Source`] or [`Error::Publish`] if the log can never be used again; outages are waited out.
+/// [`Error::Source`] or [`Error::Publish`] if the log can never be used again; outages are waited out. [`Error::State`]
+/// if the state cannot be stored any more, above all because another engine took it over.
 pub async fn run(
     mut engine: Engine,
     mut source: Box<dyn EpochSource>,
     log: Arc<dyn Log>,
     options: RunOptions,
+    restored: Option<Restored>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let views = engine.views();
     publish_catalog(&*log, &views).await?;
+    let busy = Arc::new(AtomicBool::new(false));
+    let (to_store, stored) = mpsc::channel(1);
+    let state = options.state.as_ref().map(|state| Saving::new(state, Arc::clone(&busy)));
+    let storing = match &options.state {
+        Some(state) => {
+            let known = restored.as_ref().map(|r| r.checkpoint.tables.clone()).unwrap_or_default();
+            let task = StateTask::new(state.store.clone(), engine.program(), &known, busy)?;
+            engine.track();
+            Some(tokio::spawn(task.run(stored)))
+        }
+        None => None,
+    };
+    let topic_ends = restored.as_ref().map(|r| r.topic_ends(engine.program())).unwrap_or_default();
     let mut before = Vec::with_capacity(views.len());
     let mut last_epoch = 0;
     for view in &views {
-        let (rows, epoch) = read_view_topic(&*log, &view.topic).await?;
-        before.push(rows);
+        let end = topic_ends.get(&view.topic).copied();
+        let (rows, epoch) = read_view_topic(&*log, &view.topic, end).await?;
+        before.push(match end {
+            Some(_) => Before::Since { tail: rows, changed: Changes::default() },
+            None => Before::All(present(rows)),
+        });
         last_epoch = last_epoch.max(epoch);
+    }
+    if let Some(restored) = restored {
+        let started = Instant::now();
+        let engine = &mut engine;
+        tokio::task::block_in_place(|| engine.restore(&restored))?;
+        let (epoch, seconds) = (restored.checkpoint.epoch, started.elapsed().as_secs_f64());
+        tracing::info!(epoch, seconds, "views stand where the stored state stands");
     }
     engine.continue_after(last_epoch);
     tracing::info!(views = views.len(), last_epoch, "engine starts");
 
-    let (to_engine, mut work) = mpsc::channel::<Work>(IN_FLIGHT_MAX);
+    let (to_engine, work) = mpsc::channel::<Work>(IN_FLIGHT_MAX);
     let (to_writer, done) = mpsc::channel::<Done>(IN_FLIGHT_MAX);
-    let clock = options.stream_clock;
-    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || {
-        let mut metrics_due = Instant::now();
-        while let Some(work) = work.blocking_recv() {
-            let done = compute(&mut engine, &work, clock.as_ref(), &mut metrics_due)?;
-            if to_writer.blocking_send(done).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    });
+    let computing = Computing {
+        engine,
+        clock: options.stream_clock,
+        saving: state,
+        resumed: before.iter().map(|b| matches!(b, Before::Since { .. })).collect(),
+        wants_whole: before.iter().map(Before::wants_whole).collect(),
+        metrics_due: Instant::now(),
+    };
+    let thread = std::thread::Builder::new().name("engine".to_owned()).spawn(move || computing.run(work, &to_writer));
     let thread = thread.map_err(|e| Error::Source(Box::new(e)))?;
-    let writer = tokio::spawn(write(log, views, before, done));
+    let writer = Writer {
+        log,
+        views,
+        before,
+        topic_ends,
+        written: BTreeSet::new(),
+        is_live: false,
+        to_store,
+        status_due: Instant::now(),
+    };
+    let writer = tokio::spawn(writer.run(done));
     let read = read(&mut *source, &to_engine, &writer, shutdown).await;
+    if read.is_ok() {
+        // The last state is stored, so that the next start has nothing to read again.
+        let last = Work {
+            epoch: SourceEpoch::default(),
+            mode: StepMode::Normal,
+            phase: Phase::Last,
+            report: Report::default(),
+        };
+        if to_engine.send(last).await.is_err() {
+            tracing::debug!("the engine ended before its last checkpoint");
+        }
+    }
     drop(to_engine);
     let written = writer.await.map_err(|_| Error::Died)?;
     let computed =
         tokio::task::spawn_blocking(move || thread.join()).await.map_err(|_| Error::Died)?.map_err(|_| Error::Died)?;
-    read.and(computed).and(written)
+    let stored = match storing {
+        Some(task) => task.await.map_err(|_| Error::Died)?,
+        None => Ok(()),
+    };
+    // What failed first made the others stop: a failed store ends the writer, the writer the reader.
+    stored.and(written).and(computed).and(read)
 }
 
 /// Reads epochs until shutdown, or until one of the other tasks has ended.
@@ -167,32 +245,88 @@ async fn read(
     }
 }
 
-/// One step on the engine's own thread.
-fn compute(
-    engine: &mut Engine,
-    work: &Work,
-    clock: Option<&ManualClock>,
-    metrics_due: &mut Instant,
-) -> Result<Done, Error> {
-    if let (Some(clock), Some(newest_us)) = (clock, work.epoch.max_event_time_us)
-        && newest_us > clock.now_us()
-    {
-        clock.set(newest_us);
+/// When checkpoints are taken.
+struct Saving {
+    interval: Duration,
+    unsaved_bytes_max: usize,
+    due: Instant,
+    busy: Arc<AtomicBool>,
+}
+
+impl Saving {
+    fn new(options: &StateOptions, busy: Arc<AtomicBool>) -> Self {
+        let StateOptions { interval, unsaved_bytes_max, .. } = *options;
+        Self { interval, unsaved_bytes_max, due: Instant::now() + interval, busy }
     }
-    let started = Instant::now();
-    let mut output = engine.step(&work.epoch, work.mode);
-    metrics::histogram!("pipelines_epoch_seconds").record(started.elapsed().as_secs_f64());
-    match work.phase {
-        Phase::CatchingUp => output.changes.clear(),
-        Phase::CaughtUp => output.changes = engine.everything()?,
-        Phase::Live => {}
+
+    /// Whether to take a checkpoint now. Waits for the one on its way if too much has gathered since.
+    fn is_due(&mut self, engine: &Engine) -> bool {
+        let is_full = engine.unsaved_bytes() > self.unsaved_bytes_max;
+        if is_full && self.busy.load(Ordering::Acquire) {
+            metrics::counter!("pipelines_checkpoint_waits_total").increment(1);
+            let waiting = Instant::now();
+            while self.busy.load(Ordering::Acquire) && waiting.elapsed() < BUSY_WAIT_MAX {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+        }
+        let now = Instant::now();
+        let due = (is_full || now >= self.due) && !self.busy.load(Ordering::Acquire);
+        if due {
+            self.due = now + self.interval;
+            self.busy.store(true, Ordering::Release);
+        }
+        due
     }
-    if *metrics_due <= Instant::now() {
-        *metrics_due = Instant::now() + METRICS_INTERVAL;
-        measure(engine);
+}
+
+/// The engine on its own thread.
+struct Computing {
+    engine: Engine,
+    clock: Option<ManualClock>,
+    saving: Option<Saving>,
+    /// Views whose topics were in line with the stored state: what changes in them is needed from the start.
+    resumed: Vec<bool>,
+    /// Views that are needed in whole when the sources have been read up to now.
+    wants_whole: Vec<bool>,
+    metrics_due: Instant,
+}
+
+impl Computing {
+    fn run(mut self, mut work: mpsc::Receiver<Work>, to_writer: &mpsc::Sender<Done>) -> Result<(), Error> {
+        while let Some(work) = work.blocking_recv() {
+            let done = self.compute(&work)?;
+            if to_writer.blocking_send(done).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
-    let newest_record_ms = work.epoch.max_log_timestamp_ms;
-    Ok(Done { output, phase: work.phase, report: work.report, newest_record_ms })
+
+    fn compute(&mut self, work: &Work) -> Result<Done, Error> {
+        if let (Some(clock), Some(newest_us)) = (&self.clock, work.epoch.max_event_time_us)
+            && newest_us > clock.now_us()
+        {
+            clock.set(newest_us);
+        }
+        let started = Instant::now();
+        let mut output = self.engine.step(&work.epoch, work.mode);
+        metrics::histogram!("pipelines_epoch_seconds").record(started.elapsed().as_secs_f64());
+        let mut whole = Vec::new();
+        match work.phase {
+            Phase::CatchingUp => output.changes.retain(|c| self.resumed[c.view]),
+            Phase::CaughtUp => whole = self.engine.everything(|view| self.wants_whole[view])?,
+            Phase::Live | Phase::Last => {}
+        }
+        if self.metrics_due <= Instant::now() {
+            self.metrics_due = Instant::now() + METRICS_INTERVAL;
+            measure(&self.engine);
+        }
+        let engine = &mut self.engine;
+        let due = self.saving.as_mut().is_some_and(|s| work.phase == Phase::Last || s.is_due(engine));
+        let checkpoint = if due { engine.take_checkpoint()? } else { None };
+        let newest_record_ms = work.epoch.max_log_timestamp_ms;
+        Ok(Done { output, whole, checkpoint, phase: work.phase, report: work.report, newest_record_ms })
+    }
 }
 
 /// Sizes that are too costly to look at after every epoch.
@@ -209,51 +343,149 @@ fn measure(engine: &Engine) {
 /// Content of a view topic: key → value.
 type Rows = HashMap<Bytes, Bytes>;
 
-/// Writes what the engine computed, in order, and the status once a second.
-async fn write(
-    log: Arc<dyn Log>,
-    views: Vec<ViewInfo>,
-    mut before: Vec<Rows>,
-    mut done: mpsc::Receiver<Done>,
-) -> Result<(), Error> {
-    let topics: Vec<Arc<str>> = views.iter().map(|v| Arc::from(v.topic.as_str())).collect();
-    let keys: Vec<&[String]> = views.iter().map(|v| v.key.as_slice()).collect();
-    let mut status_due = Instant::now();
-    while let Some(Done { output, phase, report, newest_record_ms }) = done.recv().await {
-        let as_of_ms = output.as_of_us.div_euclid(1_000);
-        let mut records = Vec::new();
-        for change in &output.changes {
-            let mut rows = encode(change, keys[change.view]);
-            if phase == Phase::CaughtUp {
-                rows = unlike(&mut before[change.view], rows);
-            }
-            mark(rows, &topics[change.view], output.epoch, as_of_ms, &mut records);
-        }
-        metrics::counter!("pipelines_changes_published_total").increment(records.len() as u64);
-        append(&*log, records).await?;
-        if phase == Phase::CaughtUp {
-            before = Vec::new();
-            tracing::info!(epoch = output.epoch, records_read = report.records_read, "views are up to date");
-        }
-        let now_ms = chrono::Utc::now().timestamp_millis();
-        if let Some(newest_ms) = newest_record_ms {
-            let seconds = (now_ms - newest_ms).max(0) as f64 / 1_000.0;
-            metrics::histogram!("pipelines_record_to_view_seconds").record(seconds);
-        }
-        if status_due <= Instant::now() || phase == Phase::CaughtUp {
-            status_due = Instant::now() + STATUS_INTERVAL;
-            publish_status(&*log, output.epoch, as_of_ms, now_ms, phase, report).await?;
-        }
-    }
-    Ok(())
+/// What a view's topic held before the start.
+enum Before {
+    /// All of it.
+    All(Rows),
+    /// What was written after the stored state, and what has changed since that state while the sources are read up to
+    /// now.
+    Since { tail: Changes, changed: Changes },
 }
 
+/// New values by key; `None` for a key that is gone.
+type Changes = HashMap<Bytes, Option<Bytes>>;
+
+/// Writes what the engine computed, in order, and the status once a second.
+struct Writer {
+    log: Arc<dyn Log>,
+    views: Vec<ViewInfo>,
+    before: Vec<Before>,
+    /// End of each view topic that is in line with the engine.
+    topic_ends: BTreeMap<String, i64>,
+    /// Views written to since their topic's end was looked up.
+    written: BTreeSet<usize>,
+    is_live: bool,
+    to_store: mpsc::Sender<(CheckpointData, BTreeMap<String, i64>)>,
+    status_due: Instant,
+}
+
+impl Writer {
+    async fn run(mut self, mut done: mpsc::Receiver<Done>) -> Result<(), Error> {
+        while let Some(done) = done.recv().await {
+            let Done { output, whole, checkpoint, phase, report, newest_record_ms } = done;
+            let as_of_ms = output.as_of_us.div_euclid(1_000);
+            self.publish(&output, whole, phase).await?;
+            let now_ms = chrono::Utc::now().timestamp_millis();
+            if let Some(newest_ms) = newest_record_ms {
+                let seconds = (now_ms - newest_ms).max(0) as f64 / 1_000.0;
+                metrics::histogram!("pipelines_record_to_view_seconds").record(seconds);
+            }
+            if self.status_due <= Instant::now() || phase == Phase::CaughtUp {
+                self.status_due = Instant::now() + STATUS_INTERVAL;
+                publish_status(&*self.log, output.epoch, as_of_ms, now_ms, self.is_live, report).await?;
+            }
+            if phase == Phase::CaughtUp {
+                tracing::info!(epoch = output.epoch, records_read = report.records_read, "views are up to date");
+            }
+            if let Some(checkpoint) = checkpoint {
+                let topic_ends = self.checkpoint_ends().await?;
+                if self.to_store.send((checkpoint, topic_ends)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&mut self, output: &EpochOutput, whole: Vec<ViewChange>, phase: Phase) -> Result<(), Error> {
+        let mut rows: BTreeMap<usize, Vec<(Bytes, Option<Bytes>)>> = BTreeMap::new();
+        for change in &output.changes {
+            rows.insert(change.view, encode(change, &self.views[change.view].key));
+        }
+        if phase == Phase::CaughtUp {
+            self.is_live = true;
+            let mut whole: BTreeMap<usize, _> =
+                whole.iter().map(|c| (c.view, encode(c, &self.views[c.view].key))).collect();
+            for (view, before) in std::mem::take(&mut self.before).into_iter().enumerate() {
+                let now = rows.remove(&view).unwrap_or_default();
+                rows.insert(view, before.difference(now, whole.remove(&view).unwrap_or_default()));
+            }
+            self.written.extend(0..self.views.len());
+        }
+        if !self.is_live {
+            for (view, now) in rows {
+                if let Before::Since { changed, .. } = &mut self.before[view] {
+                    changed.extend(now);
+                }
+            }
+            return Ok(());
+        }
+        let as_of_ms = output.as_of_us.div_euclid(1_000);
+        let mut records = Vec::new();
+        for (view, rows) in rows.into_iter().filter(|(_, rows)| !rows.is_empty()) {
+            self.written.insert(view);
+            mark(rows, &Arc::from(self.views[view].topic.as_str()), output.epoch, as_of_ms, &mut records);
+        }
+        metrics::counter!("pipelines_changes_published_total").increment(records.len() as u64);
+        append(&*self.log, records).await
+    }
+
+    /// Ends of the view topics that are in line with the epoch just written.
+    async fn checkpoint_ends(&mut self) -> Result<BTreeMap<String, i64>, Error> {
+        for view in std::mem::take(&mut self.written) {
+            let topic = &self.views[view].topic;
+            let ends = retried(|| self.log.offsets(topic)).await?;
+            if let Some(end) = ends.iter().find(|p| p.partition == 0).map(|p| p.end) {
+                self.topic_ends.insert(topic.clone(), end);
+            }
+        }
+        let mut ends = self.topic_ends.clone();
+        for (view, before) in self.before.iter().enumerate() {
+            // Its topic lags behind the engine until the sources are read up to now.
+            if matches!(before, Before::Since { changed, .. } if !changed.is_empty()) {
+                ends.remove(&self.views[view].topic);
+            }
+        }
+        Ok(ends)
+    }
+}
+
+impl Before {
+    /// What must be written so that the topic holds what the view holds now. `now` is what changed in this epoch,
+    /// `whole` the whole view if [`Before::wants_whole`].
+    fn difference(
+        self,
+        now: Vec<(Bytes, Option<Bytes>)>,
+        whole: Vec<(Bytes, Option<Bytes>)>,
+    ) -> Vec<(Bytes, Option<Bytes>)> {
+        match self {
+            Self::All(mut rows) => unlike(&mut rows, whole),
+            Self::Since { tail, mut changed } => {
+                changed.extend(now);
+                if tail.is_empty() {
+                    return changed.into_iter().collect();
+                }
+                let whole: Changes = whole.into_iter().collect();
+                let keys: BTreeSet<Bytes> = tail.keys().chain(changed.keys()).cloned().collect();
+                let current = keys.into_iter().map(|key| (whole.get(&key).cloned().flatten(), key));
+                current.filter(|(row, key)| tail.get(key) != Some(row)).map(|(row, key)| (key, row)).collect()
+            }
+        }
+    }
+
+    fn wants_whole(&self) -> bool {
+        match self {
+            Self::All(_) => true,
+            Self::Since { tail, .. } => !tail.is_empty(),
+        }
+    }
+}
 async fn publish_status(
     log: &dyn Log,
     epoch: u64,
     as_of_ms: i64,
     written_at_ms: i64,
-    phase: Phase,
+    is_live: bool,
     report: Report,
 ) -> Result<(), Error> {
     let status = EngineStatus {
@@ -264,7 +496,7 @@ async fn publish_status(
         records_read: report.records_read,
         lag_records: report.lag_records,
         dead_letters: report.dead_letters,
-        phase: if phase == Phase::CatchingUp { "catching_up" } else { "live" }.to_owned(),
+        phase: if is_live { "live" } else { "catching_up" }.to_owned(),
     };
     append(log, vec![record(topics::STATUS, Bytes::from_static(b"engine"), Some(to_json(&status)))]).await
 }
@@ -354,30 +586,38 @@ async fn publish_catalog(log: &dyn Log, views: &[ViewInfo]) -> Result<(), Error>
     for topic in [topics::CATALOG, topics::STATUS].into_iter().chain(views.iter().map(|v| v.topic.as_str())) {
         retried(|| log.create_topic(topic, TopicSpec::compacted())).await?;
     }
-    let (mut before, _) = read_view_topic(log, topics::CATALOG).await?;
+    let (before, _) = read_view_topic(log, topics::CATALOG, None).await?;
+    let mut before = present(before);
     let now = views.iter().map(|v| (Bytes::from(v.name.clone()), Some(to_json(v)))).collect();
     let changes = unlike(&mut before, now);
     let records = changes.into_iter().map(|(key, value)| record(topics::CATALOG, key, value)).collect();
     append(log, records).await
 }
 
-/// The rows a compacted topic holds now, and the newest epoch in it.
-async fn read_view_topic(log: &dyn Log, topic: &str) -> Result<(Rows, u64), Error> {
+fn present(changes: Changes) -> Rows {
+    changes.into_iter().filter_map(|(key, row)| Some((key, row?))).collect()
+}
+
+/// What a compacted topic holds from an offset on, and the newest epoch in it.
+async fn read_view_topic(log: &dyn Log, topic: &str, from: Option<i64>) -> Result<(Changes, u64), Error> {
     let ends = retried(|| log.offsets(topic)).await?;
+    let mut at = Offsets::default();
     let mut target = Offsets::default();
-    for p in ends.iter().filter(|p| p.end > p.earliest) {
+    for p in ends.iter().filter(|p| p.end > from.unwrap_or(p.earliest).max(p.earliest)) {
         target.set(topic, p.partition, p.end);
+        if let Some(from) = from {
+            at.set(topic, p.partition, from);
+        }
     }
-    let mut rows = Rows::new();
+    let mut rows = Changes::new();
     let mut epoch = 0;
     if target.is_empty() {
         return Ok((rows, epoch));
     }
     let selector = vec![TopicSelector::Name(topic.to_owned())];
-    let from = Offsets::default();
+    let from = at.clone();
     let mut reader = retried(|| log.read(selector.clone(), &from)).await?;
     let limit = PollLimit { max_records: APPEND_RECORDS_MAX, max_bytes: 16 << 20, wait: IDLE_WAIT };
-    let mut at = Offsets::default();
     let mut quiet_since = None;
     while !at.reached(&target) {
         let batches = reader.poll(limit).await.map_err(Error::Publish)?;
@@ -394,14 +634,8 @@ async fn read_view_topic(log: &dyn Log, topic: &str) -> Result<(Rows, u64), Erro
             at.set(topic, batch.partition, batch.next_offset());
             for record in batch.records {
                 epoch = epoch.max(EpochMark::from_record(&record).map_or(0, |m| m.epoch));
-                match (record.key, record.value) {
-                    (Some(key), Some(value)) => {
-                        rows.insert(key, value);
-                    }
-                    (Some(key), None) => {
-                        rows.remove(&key);
-                    }
-                    (None, _) => {}
+                if let Some(key) = record.key {
+                    rows.insert(key, record.value);
                 }
             }
         }

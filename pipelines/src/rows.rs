@@ -14,6 +14,9 @@ pub(crate) type RowBytes = Box<[u8]>;
 /// Hash map with a fast hash: keys are bytes of our own making, held by one process.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V, foldhash::fast::RandomState>;
 
+/// Hash set with the same hash.
+pub(crate) type Set<K> = hashbrown::HashSet<K, foldhash::fast::RandomState>;
+
 /// A multiset of rows: row → weight, never zero.
 pub(crate) type ZSet = Map<RowBytes, i64>;
 

@@ -41,6 +41,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// The engine.
     pub engine: Engine,
+    /// State that outlives the process.
+    pub state: State,
     /// Alerting.
     pub alerting: Alerting,
     /// The web server.
@@ -52,8 +54,20 @@ pub struct Config {
 }
 
 /// Names of the sections, as in the file.
-const SECTIONS: [&str; 11] =
-    ["log", "kafka", "source", "views", "rules", "ingest", "engine", "alerting", "api", "database", "telemetry"];
+const SECTIONS: [&str; 12] = [
+    "log",
+    "kafka",
+    "source",
+    "views",
+    "rules",
+    "ingest",
+    "engine",
+    "state",
+    "alerting",
+    "api",
+    "database",
+    "telemetry",
+];
 
 impl Config {
     /// Reads a file and the environment, and validates the result.
@@ -117,6 +131,7 @@ impl Config {
         self.rules.validate(&mut problems);
         self.ingest.validate(&mut problems);
         self.engine.validate(&mut problems);
+        self.state.validate(&mut problems);
         self.api.validate(&self.database, &mut problems);
         self.database.validate(&mut problems);
         self.telemetry.validate(&mut problems);

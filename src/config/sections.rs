@@ -29,6 +29,37 @@ impl Default for LocalLog {
     }
 }
 
+/// `[state]`: what the engine keeps between two runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct State {
+    /// A folder, or the URL of a place in an object store: `s3://bucket/path`, `gs://…`, `az://…`. Credentials come
+    /// from the environment variables of that store. Empty: nothing is stored, every start reads the topics again.
+    pub location: String,
+    /// Time between two checkpoints. After a crash so much is read again.
+    pub checkpoint_ms: u64,
+    /// While a checkpoint is on its way, the engine goes on until so much has gathered for the next one; then it waits
+    /// for the store.
+    pub unsaved_bytes_max: usize,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { location: "data/state".to_owned(), checkpoint_ms: 1_000, unsaved_bytes_max: 256 << 20 }
+    }
+}
+
+impl State {
+    pub(super) fn validate(&self, problems: &mut Vec<String>) {
+        if self.checkpoint_ms == 0 {
+            problems.push("state.checkpoint_ms: must be 1 or more".to_owned());
+        }
+        if self.unsaved_bytes_max < 1 << 20 {
+            problems.push("state.unsaved_bytes_max: must be 1048576 (1 MiB) or more".to_owned());
+        }
+    }
+}
+
 /// `[kafka]`: the broker between the stages and the source of the ERP's changes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -122,13 +122,13 @@ impl World {
         let engine = Engine::new(planned.program, Arc::new(clock.clone())).expect("engine");
         let source = Ingest::open(Arc::clone(&log), planned.tables, IngestOptions::default()).await.expect("sources");
         let shutdown = CancellationToken::new();
-        let options = RunOptions { stream_clock: Some(clock) };
+        let options = RunOptions { stream_clock: Some(clock), state: None };
         let engine =
-            tokio::spawn(pipelines::run(engine, Box::new(source), Arc::clone(&log), options, shutdown.clone()));
+            tokio::spawn(pipelines::run(engine, Box::new(source), Arc::clone(&log), options, None, shutdown.clone()));
         let database_url = format!("sqlite:{}", folder.path().join("alerts.db").display());
         let store = Store::open(&database_url).await.expect("store");
         let options = AlertingOptions::new(database_url);
-        let alerting = tokio::spawn(alerting::run(Arc::clone(&log), rules, options, shutdown.clone()));
+        let alerting = tokio::spawn(alerting::run(Arc::clone(&log), rules, options, None, shutdown.clone()));
         let rest = capture.into_iter();
         Self { log, store, shutdown, engine, alerting, rest, next: None, _folder: folder }
     }

@@ -22,7 +22,9 @@ use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::row::{RowConverter, SortField};
 use model::clock::SystemClock;
-use model::{Clock, EpochSource, Log, LogError, Offsets, SourceEpoch, SourceTable, TableDelta, TableWatermark};
+use model::{
+    Clock, EpochSource, Log, LogError, Offsets, SourceEpoch, SourceState, SourceTable, TableDelta, TableWatermark,
+};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -112,14 +114,31 @@ impl Ingest {
     /// # Errors
     /// If the log refuses to be read, or a topic pattern is no regular expression.
     pub async fn open(log: Arc<dyn Log>, tables: Vec<SourceTable>, options: IngestOptions) -> Result<Self, Error> {
+        Self::resume(log, tables, options, &SourceState::default()).await
+    }
+
+    /// Goes on reading where a checkpoint stands.
+    ///
+    /// # Errors
+    /// As [`Ingest::open`]; also if rows of the checkpoint do not fit their table.
+    pub async fn resume(
+        log: Arc<dyn Log>,
+        tables: Vec<SourceTable>,
+        options: IngestOptions,
+        from: &SourceState,
+    ) -> Result<Self, Error> {
         let routes = Routes::new(&tables)?;
-        let from = Offsets::default();
-        let reader = log.read(routes.selectors(), &from).await?;
+        let mut states: Vec<Table> = tables.iter().map(Table::new).collect();
+        for part in &from.tables {
+            let Some(index) = tables.iter().position(|t| t.name == part.table) else { continue };
+            states[index]
+                .seed(&part.rows, &part.positions)
+                .map_err(|source| Error::Batch { table: Arc::clone(&part.table), source })?;
+        }
+        let reader = log.read(routes.selectors(), &from.offsets).await?;
+        let options = IngestOptions { watermarks: from.watermarks.clone(), ..options };
         let shared = Arc::new(Shared {
-            tables: Mutex::new(Tables {
-                states: tables.iter().map(Table::new).collect(),
-                undelivered: VecDeque::new(),
-            }),
+            tables: Mutex::new(Tables { states, undelivered: VecDeque::new() }),
             dead_letters: AtomicU64::new(0),
             ends: Mutex::new(None),
         });
@@ -127,7 +146,7 @@ impl Ingest {
         let mut worker = Worker::new(&tables, routes.clone(), &options, Arc::clone(&shared));
         if worker.wants_watermarks() {
             match lag::look_up(log.as_ref(), &mut routes.clone()).await {
-                Ok(ends) => worker.expect(&ends, &from),
+                Ok(ends) => worker.expect(&ends, &from.offsets),
                 Err(LogError::Unavailable { reason }) => tracing::warn!(reason, "unread partitions are not known"),
                 Err(error) => return Err(error.into()),
             }
@@ -138,7 +157,7 @@ impl Ingest {
             tables,
             shared,
             epochs,
-            delivered: Offsets::default(),
+            delivered: from.offsets.clone(),
             _reading: AbortOnDropHandle::new(reading),
             _measuring: AbortOnDropHandle::new(measuring),
         })

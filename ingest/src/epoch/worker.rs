@@ -169,7 +169,8 @@ impl Worker {
                 reason,
             }));
             if !applied.delta.is_empty() {
-                epoch.tables.push(TableDelta { table: Arc::clone(table), delta: applied.delta });
+                let (delta, positions) = (applied.delta, applied.positions);
+                epoch.tables.push(TableDelta { table: Arc::clone(table), delta, positions });
             }
         }
         tables.undelivered.push_back(epoch.tables.clone());

@@ -34,6 +34,6 @@ impl AppendTable {
         });
         let columns = changes.columns.iter_mut().map(crate::column::Column::drain).collect::<Result<_, _>>()?;
         let rows = RecordBatch::try_new(SchemaRef::clone(&self.schema), columns)?;
-        Ok(Applied { delta: Delta::inserts(rows), n_old: 0, refused: Vec::new(), event_time_us })
+        Ok(Applied { delta: Delta::inserts(rows), positions: Vec::new(), n_old: 0, refused: Vec::new(), event_time_us })
     }
 }

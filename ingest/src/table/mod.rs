@@ -118,11 +118,26 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Takes rows as they stood at a checkpoint into an empty table; see [`TableState::seed`].
+    ///
+    /// # Errors
+    /// If the table has other columns, or keeps no rows.
+    pub fn seed(&mut self, rows: &RecordBatch, positions: &[i64]) -> Result<(), ArrowError> {
+        match self {
+            Self::Keyed(state) => state.seed(rows, positions),
+            Self::Appended(_) => Err(ArrowError::SchemaError("an append-only table keeps no rows".to_owned())),
+        }
+    }
+}
+
 /// What an epoch did to a table.
 #[derive(Debug)]
 pub struct Applied {
     /// −stored +after.
     pub delta: Delta,
+    /// Source position of the change behind each row of the delta.
+    pub positions: Vec<i64>,
     /// Changes dropped since a newer one of their key is known.
     pub n_old: usize,
     /// Records that could not be completed with a stored row.
@@ -188,6 +203,7 @@ impl TableState {
     pub fn apply(&mut self, changes: &mut Changes, event_time_us_max: i64) -> Result<Applied, ArrowError> {
         let mut applied = Applied {
             delta: Delta::empty(Arc::clone(&self.schema)),
+            positions: Vec::new(),
             n_old: 0,
             refused: Vec::new(),
             event_time_us: None,
@@ -209,8 +225,32 @@ impl TableState {
                 Operation::Truncate => self.truncate(changes.positions[row]),
             }
         }
-        applied.delta = self.commit(changes)?;
+        (applied.delta, applied.positions) = self.commit(changes)?;
         Ok(applied)
+    }
+
+    /// Takes rows as they stood at a checkpoint into an empty table.
+    ///
+    /// # Errors
+    /// If the rows have other columns than the table.
+    pub fn seed(&mut self, rows: &RecordBatch, positions: &[i64]) -> Result<(), ArrowError> {
+        if rows.schema().fields() != self.schema.fields() || rows.num_rows() != positions.len() {
+            return Err(ArrowError::SchemaError("the stored rows are not of this table".to_owned()));
+        }
+        let columns = rows.columns().iter().map(Column::from_array).collect::<Result<Vec<_>, _>>()?;
+        for (row, position) in positions.iter().enumerate() {
+            let next = self.live.len() as u32;
+            let slot = self.keys.get_or_insert(&columns, row, next) as usize;
+            if slot == next as usize {
+                self.live.push(true);
+                self.positions.push(*position);
+                self.deleted_by_event.push(false);
+                self.touched_at.push(UNTOUCHED);
+                self.n_live += 1;
+                self.columns.iter_mut().zip(&columns).for_each(|(to, from)| to.push_from(from, row));
+            }
+        }
+        Ok(())
     }
 
     /// Returns the row's event time if it was applied.
@@ -334,7 +374,7 @@ impl TableState {
     }
 
     /// Takes the outcomes over into the stored rows and returns the difference.
-    fn commit(&mut self, changes: &Changes) -> Result<Delta, ArrowError> {
+    fn commit(&mut self, changes: &Changes) -> Result<(Delta, Vec<i64>), ArrowError> {
         self.columns.iter_mut().for_each(|c| c.grow(self.live.len()));
         let same = self.unchanged_rows(changes);
         let (mut old_slots, mut gone_slots) = (Vec::new(), Vec::new());
@@ -370,7 +410,8 @@ impl TableState {
         }
         let weights = std::iter::repeat_n(-1, old_slots.len()).chain(std::iter::repeat_n(1, new_rows.len()));
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
-        Ok(Delta::new(rows, Int64Array::from_iter_values(weights)))
+        let positions = old_slots.iter().chain(&new_slots).map(|s| self.positions[*s as usize]).collect();
+        Ok((Delta::new(rows, Int64Array::from_iter_values(weights)), positions))
     }
 
     /// For each touched slot whether it ends as it began.

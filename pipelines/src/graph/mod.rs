@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) schema: SchemaRef,
     /// For `EXPLAIN`.
     pub(crate) label: String,
+    /// The plan that the node stands for, where the label alone does not tell nodes apart.
+    pub(crate) meaning: String,
     /// Why this node is recomputed, if it is.
     pub(crate) recompute: Option<String>,
     /// What is known of the rows that it puts out.
@@ -133,8 +135,8 @@ impl Graph {
         label: String,
         recompute: Option<String>,
     ) -> NodeId {
-        let (facts, view) = (Facts::default(), self.view.clone());
-        self.nodes.push(Node { inputs, kind, schema, label, recompute, facts, view });
+        let (meaning, facts, view) = (String::new(), Facts::default(), self.view.clone());
+        self.nodes.push(Node { inputs, kind, schema, label, meaning, recompute, facts, view });
         self.nodes.len() - 1
     }
 
@@ -152,10 +154,14 @@ impl Graph {
         if let Some(id) = self.known.get(&self.policy).and_then(|known| known.get(plan)) {
             return Ok(*id);
         }
+        let n_nodes = self.nodes.len();
         let id = match self.incremental(plan)? {
             Ok(id) => id,
             Err(reason) => self.recomputed(plan, &reason)?,
         };
+        if id >= n_nodes && self.nodes[id].meaning.is_empty() {
+            self.nodes[id].meaning = format!("{:?}\n{}", self.policy, plan.display_indent());
+        }
         self.known.entry(self.policy).or_default().insert(plan.clone(), id);
         Ok(id)
     }

@@ -1,4 +1,19 @@
 //! State that survives the process.
+//!
+//! A checkpoint stands between two epochs. It holds the rows of the changing source tables, the offsets, and the state
+//! of those operators that cannot be rebuilt from such rows: the ones over append-only tables, and those that close
+//! windows. Everything else is rebuilt after a start by taking the stored rows through the graph as one epoch.
+
+mod restore;
+mod store;
+mod tables;
+mod writer;
+
+pub use restore::Restored;
+pub(crate) use store::{Checkpoint, operator_prefix, view_prefix};
+pub use store::{StateError, StateStore};
+pub(crate) use tables::{StoredTables, table_fingerprint};
+pub(crate) use writer::{CheckpointData, StateTask};
 
 /// What a checkpoint changes in the stored state of one operator.
 ///

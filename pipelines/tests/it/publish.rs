@@ -94,7 +94,7 @@ async fn run_until_live(log: &Arc<dyn Log>, epochs: Vec<SourceEpoch>, since_ms: 
     let engine = engine(&views(), &clock);
     let shutdown = CancellationToken::new();
     let source = Box::new(Prepared { epochs: epochs.into() });
-    let stage = tokio::spawn(run(engine, source, Arc::clone(log), RunOptions::default(), shutdown.clone()));
+    let stage = tokio::spawn(run(engine, source, Arc::clone(log), RunOptions::default(), None, shutdown.clone()));
     let live = async {
         loop {
             let newest = read_all(&**log, topics::STATUS).await.into_iter().next_back().and_then(|r| r.value);

@@ -1,0 +1,94 @@
+//! What each node of a graph means and depends on: the names under which state is stored, and which state must be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::SourceTable;
+
+use crate::fingerprint::Fingerprint;
+use crate::graph::{Graph, NodeId, NodeKind};
+use crate::program::{KeptView, Program};
+use crate::state::table_fingerprint;
+
+/// Facts about the nodes of a graph, by node.
+#[derive(Debug, Default)]
+pub(crate) struct Lineage {
+    fingerprints: Vec<Fingerprint>,
+    own_state: Vec<bool>,
+    sources: Vec<BTreeSet<Arc<str>>>,
+}
+
+impl Lineage {
+    pub(crate) fn new(graph: &Graph, tables: &[SourceTable]) -> Self {
+        let mut lineage = Self::default();
+        for node in &graph.nodes {
+            let mut sources: BTreeSet<Arc<str>> =
+                node.inputs.iter().flat_map(|i| lineage.sources[*i].iter().cloned()).collect();
+            let mut own_state = node.inputs.iter().any(|i| lineage.own_state[*i]);
+            let fingerprint = match &node.kind {
+                NodeKind::Source(name) => {
+                    sources.insert(Arc::clone(name));
+                    let table = tables.iter().find(|t| t.name == *name);
+                    own_state |= table.is_some_and(|t| t.is_append_only());
+                    table.map_or_else(|| Fingerprint::of([name.as_bytes()]), table_fingerprint)
+                }
+                NodeKind::Operator(op) => {
+                    own_state |= op.forgets();
+                    let schema = format!("{:?}", node.schema.fields());
+                    let inputs: Vec<u8> = node.inputs.iter().flat_map(|i| lineage.fingerprints[*i].bytes()).collect();
+                    Fingerprint::of([node.label.as_bytes(), node.meaning.as_bytes(), schema.as_bytes(), &inputs])
+                }
+            };
+            lineage.fingerprints.push(fingerprint);
+            lineage.own_state.push(own_state);
+            lineage.sources.push(sources);
+        }
+        lineage
+    }
+
+    pub(crate) fn fingerprint(&self, node: NodeId) -> Fingerprint {
+        self.fingerprints[node]
+    }
+
+    /// Whether the state of a node cannot be rebuilt from the rows of the source tables.
+    pub(crate) fn own_state(&self, node: NodeId) -> bool {
+        self.own_state[node]
+    }
+}
+
+impl KeptView {
+    /// The meaning of a view: its query down to the source tables, and its key.
+    pub(crate) fn fingerprint(&self, lineage: &Lineage) -> Fingerprint {
+        let key: Vec<u8> = self.key.iter().flat_map(|i| (*i as u64).to_be_bytes()).collect();
+        let columns = format!("{:?}", self.schema.fields());
+        Fingerprint::of([&lineage.fingerprint(self.root).bytes()[..], &key, columns.as_bytes()])
+    }
+}
+
+impl Program {
+    /// What each view means, by name.
+    pub(crate) fn view_fingerprints(&self) -> BTreeMap<String, Fingerprint> {
+        self.views.iter().map(|v| (v.info.name.clone(), v.fingerprint(&self.lineage))).collect()
+    }
+
+    /// Operators that keep state of their own.
+    pub(crate) fn own_state(&self) -> impl Iterator<Item = Fingerprint> {
+        let ids = 0..self.graph.nodes.len();
+        ids.filter(|id| self.lineage.own_state(*id)).map(|id| self.lineage.fingerprint(id))
+    }
+
+    /// Operators that keep state of their own and read one of these tables.
+    pub(crate) fn fingerprints_over(&self, tables: &[&SourceTable]) -> impl Iterator<Item = Fingerprint> {
+        let ids = 0..self.graph.nodes.len();
+        ids.filter(|id| self.lineage.own_state(*id))
+            .filter(|id| tables.iter().any(|t| self.lineage.sources[*id].contains(&t.name)))
+            .map(|id| self.lineage.fingerprint(id))
+    }
+
+    /// Append-only tables that an operator reads, directly or not.
+    pub(crate) fn append_only_below(&self, operator: Fingerprint) -> impl Iterator<Item = &str> {
+        let id = self.lineage.fingerprints.iter().position(|f| *f == operator);
+        let sources = id.into_iter().flat_map(|id| &self.lineage.sources[id]);
+        sources.filter_map(|name| self.tables.iter().find(|t| t.name == *name && t.is_append_only())).map(|t| &*t.name)
+    }
+}

@@ -1,0 +1,305 @@
+//! The store: an LSM tree on an object store (a folder, S3, …), one atomic batch per checkpoint.
+//!
+//! | key | value |
+//! |---|---|
+//! | `0 "format"` | version of this layout, u32 big-endian |
+//! | `0 "checkpoint"` | [`Checkpoint`] as JSON |
+//! | `1` table id, primary key | source position (i64 big-endian), row |
+//! | `2` node fingerprint, the operator's own key | the operator's own value |
+//! | `3` fingerprint of a view's rows, key | row |
+//!
+//! Keys and rows are in Arrow's row format. Opening the store fences every earlier opener: its next write fails, so
+//! two engines can never mix their states.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use model::{Offsets, TableWatermark};
+use serde::{Deserialize, Serialize};
+use slatedb::config::{CompressionCodec, ScanOptions, Settings};
+use slatedb::object_store::ObjectStore;
+use slatedb::object_store::local::LocalFileSystem;
+use slatedb::{CloseReason, Db, ErrorKind, WriteBatch};
+
+use super::StateChange;
+use crate::fingerprint::Fingerprint;
+
+/// Version of the layout and of the row format in it. A store of another version is refused.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+
+/// A memtable of this size is written out; also the size of the store's cache in memory.
+const MEMTABLE_BYTES: usize = 16 << 20;
+/// Writes wait when more than this has not reached the object store yet.
+const UNFLUSHED_BYTES_MAX: usize = 128 << 20;
+/// How soon a checkpoint that was handed over is durable.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// How much a scan reads ahead, and in how many parallel requests.
+const SCAN_AHEAD: (usize, usize) = (4 << 20, 4);
+
+const FORMAT_KEY: &[u8] = b"\x00format";
+const CHECKPOINT_KEY: &[u8] = b"\x00checkpoint";
+const TABLES: u8 = 1;
+const OPERATORS: u8 = 2;
+const VIEWS: u8 = 3;
+
+/// What can go wrong with stored state.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The place is no folder that can be made or object store that can be reached.
+    #[error("state at {place} cannot be opened; check that the place exists and may be written")]
+    Open {
+        /// Folder or URL.
+        place: String,
+        /// What failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another version of Andon wrote it.
+    #[error(
+        "state at {place} has format {found}, this version of Andon reads {FORMAT_VERSION}; start with an empty \
+         place to rebuild it from the topics, or run the version that wrote it"
+    )]
+    Format {
+        /// Folder or URL.
+        place: String,
+        /// Version found.
+        found: u32,
+    },
+    /// Another engine has opened the same state since.
+    #[error("another engine took over the state at {place}; this one must stop")]
+    Fenced {
+        /// Folder or URL.
+        place: String,
+    },
+    /// Reading or writing failed.
+    #[error("state at {place} cannot be read or written")]
+    Store {
+        /// Folder or URL.
+        place: String,
+        /// What failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// What is stored makes no sense.
+    #[error("state at {place} is damaged: {what}; start with an empty place to rebuild it from the topics")]
+    Damaged {
+        /// Folder or URL.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A source table in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredTable {
+    pub(crate) id: u32,
+    pub(crate) fingerprint: Fingerprint,
+}
+
+/// Where a stored state stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Checkpoint {
+    /// Epoch of the engine.
+    pub(crate) epoch: u64,
+    /// Business time of the epoch, microseconds since 1970.
+    pub(crate) as_of_us: i64,
+    /// Next offset to read per source partition.
+    pub(crate) offsets: Offsets,
+    /// How far event time has come.
+    pub(crate) watermarks: Vec<TableWatermark>,
+    /// Tables by name.
+    pub(crate) tables: BTreeMap<String, StoredTable>,
+    /// Views by name, with what their query means.
+    pub(crate) views: BTreeMap<String, Fingerprint>,
+    /// Operators that keep state of their own.
+    pub(crate) operators: Vec<Fingerprint>,
+    /// End of each output topic after this epoch; a topic that is missing was not in line with it.
+    pub(crate) topic_ends: BTreeMap<String, i64>,
+    /// When it was written, milliseconds since 1970.
+    pub(crate) written_at_ms: i64,
+}
+
+/// State of one engine that outlives its process.
+#[derive(Clone)]
+pub struct StateStore {
+    db: Arc<Db>,
+    place: Arc<str>,
+}
+
+impl std::fmt::Debug for StateStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateStore").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+impl StateStore {
+    /// Opens or creates the state at a folder or at a URL such as `s3://bucket/path`, and fences every earlier opener.
+    /// Credentials of object stores come from the usual environment variables (`AWS_ACCESS_KEY_ID`, …).
+    ///
+    /// # Errors
+    /// If the place cannot be used, or holds state of another version.
+    pub async fn open(place: &str) -> Result<Self, StateError> {
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| StateError::Open { place: place.to_owned(), source };
+        let (objects, path) = object_store(place).map_err(failed)?;
+        let settings = Settings {
+            flush_interval: Some(FLUSH_INTERVAL),
+            l0_sst_size_bytes: MEMTABLE_BYTES,
+            max_unflushed_bytes: UNFLUSHED_BYTES_MAX,
+            compression_codec: Some(CompressionCodec::Lz4),
+            ..Settings::default()
+        };
+        let db = Db::builder(path, objects).with_settings(settings).with_db_cache_disabled().build().await;
+        let db = db.map_err(|e| failed(Box::new(e)))?;
+        let store = Self { db: Arc::new(db), place: Arc::from(place) };
+        match store.get(FORMAT_KEY).await? {
+            None => {
+                let mut batch = WriteBatch::new();
+                batch.put(FORMAT_KEY, FORMAT_VERSION.to_be_bytes());
+                store.write(batch).await?;
+            }
+            Some(bytes) => {
+                let found = bytes.as_ref().try_into().map(u32::from_be_bytes).unwrap_or(0);
+                if found != FORMAT_VERSION {
+                    store.close().await?;
+                    return Err(StateError::Format { place: place.to_owned(), found });
+                }
+            }
+        }
+        Ok(store)
+    }
+
+    /// Folder or URL.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Writes out what is still in memory and lets go of the place.
+    ///
+    /// # Errors
+    /// If the object store refuses.
+    pub async fn close(&self) -> Result<(), StateError> {
+        self.db.close().await.map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, error: slatedb::Error) -> StateError {
+        let place = self.place.to_string();
+        match error.kind() {
+            ErrorKind::Closed(CloseReason::Fenced) => StateError::Fenced { place },
+            _ => StateError::Store { place, source: Box::new(error) },
+        }
+    }
+
+    pub(crate) fn damaged(&self, what: impl Into<String>) -> StateError {
+        StateError::Damaged { place: self.place.to_string(), what: what.into() }
+    }
+
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+        self.db.get(key).await.map_err(|e| self.failed(e))
+    }
+
+    async fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+        let written = self.db.write(batch).await.map_err(|e| self.failed(e))?;
+        written.await_durable().await.map_err(|e| self.failed(e))
+    }
+
+    /// The checkpoint that the state stands at; `None` in a new place.
+    pub(crate) async fn checkpoint(&self) -> Result<Option<Checkpoint>, StateError> {
+        let Some(bytes) = self.get(CHECKPOINT_KEY).await? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| self.damaged(format!("its checkpoint cannot be read ({e})")))
+    }
+
+    /// Brings the state to a checkpoint, all or nothing; durable when it returns.
+    pub(crate) async fn commit(&self, checkpoint: &Checkpoint, changes: Vec<StateChange>) -> Result<(), StateError> {
+        let mut batch = WriteBatch::new();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put_bytes(Bytes::from(key), Bytes::from(value)),
+                None => batch.delete(key),
+            }
+        }
+        let json = serde_json::to_vec(checkpoint).map_err(|e| self.damaged(e.to_string()))?;
+        batch.put(CHECKPOINT_KEY, json);
+        self.write(batch).await
+    }
+
+    /// Calls `each` with every key, without its prefix, and value.
+    pub(crate) async fn scan(
+        &self,
+        prefix: &[u8],
+        mut each: impl FnMut(Bytes, Bytes) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        let (read_ahead_bytes, max_fetch_tasks) = SCAN_AHEAD;
+        let options = ScanOptions { read_ahead_bytes, max_fetch_tasks, ..ScanOptions::default() };
+        let scan = self.db.scan_prefix_with_options(prefix, .., &options).await;
+        let mut entries = scan.map_err(|e| self.failed(e))?;
+        while let Some(entry) = entries.next().await.map_err(|e| self.failed(e))? {
+            each(entry.key.slice(prefix.len()..), entry.value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything under the prefixes, in bounded steps.
+    pub(crate) async fn remove(&self, prefixes: &[Vec<u8>]) -> Result<(), StateError> {
+        for prefix in prefixes {
+            loop {
+                let scan = self.db.scan_prefix(prefix, ..).await;
+                let mut entries = scan.map_err(|e| self.failed(e))?;
+                let mut batch = WriteBatch::new();
+                let mut n_keys = 0;
+                while n_keys < REMOVED_AT_ONCE
+                    && let Some(entry) = entries.next().await.map_err(|e| self.failed(e))?
+                {
+                    batch.delete(entry.key);
+                    n_keys += 1;
+                }
+                if n_keys == 0 {
+                    break;
+                }
+                self.write(batch).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Keys in one batch of [`StateStore::remove`].
+const REMOVED_AT_ONCE: usize = 10_000;
+
+pub(crate) fn table_prefix(id: u32) -> Vec<u8> {
+    let mut prefix = vec![TABLES];
+    prefix.extend_from_slice(&id.to_be_bytes());
+    prefix
+}
+
+pub(crate) fn operator_prefix(fingerprint: Fingerprint) -> Vec<u8> {
+    let mut prefix = vec![OPERATORS];
+    prefix.extend_from_slice(&fingerprint.bytes());
+    prefix
+}
+
+pub(crate) fn view_prefix(fingerprint: Fingerprint) -> Vec<u8> {
+    let mut prefix = vec![VIEWS];
+    prefix.extend_from_slice(&fingerprint.bytes());
+    prefix
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The object store of a place, and the path in it.
+fn object_store(place: &str) -> Result<(Arc<dyn ObjectStore>, String), BoxError> {
+    let Some((scheme, rest)) = place.split_once("://") else {
+        std::fs::create_dir_all(Path::new(place))?;
+        return Ok((Arc::new(LocalFileSystem::new_with_prefix(place)?), "state".to_owned()));
+    };
+    let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let objects = Db::resolve_object_store(&format!("{scheme}://{bucket}"))?;
+    let path = if path.is_empty() { "andon" } else { path.trim_end_matches('/') };
+    Ok((objects, path.to_owned()))
+}
