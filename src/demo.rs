@@ -85,6 +85,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
 fn config(options: &Options, secret: String) -> Config {
     let mut config = Config::default();
     config.log.dir = options.data_dir.join("log");
+    config.state.location = options.data_dir.join("state").display().to_string();
     config.database.url = format!("sqlite:{}", options.data_dir.join("alerts.db").display());
     config.engine.clock = ClockMode::Stream;
     config.api.listen.clone_from(&options.listen);

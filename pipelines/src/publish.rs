@@ -148,10 +148,14 @@ pub async fn run(
         last_epoch = last_epoch.max(epoch);
     }
     if let Some(restored) = restored {
-        let started = Instant::now();
-        let engine = &mut engine;
-        tokio::task::block_in_place(|| engine.restore(&restored))?;
-        let (epoch, seconds) = (restored.checkpoint.epoch, started.elapsed().as_secs_f64());
+        let (started, epoch) = (Instant::now(), restored.checkpoint.epoch);
+        if let Some(clock) = &options.stream_clock {
+            clock.set(clock.now_us().max(restored.checkpoint.as_of_us));
+        }
+        engine = tokio::task::spawn_blocking(move || engine.restore(&restored).map(|()| engine))
+            .await
+            .map_err(|_| Error::Died)??;
+        let seconds = started.elapsed().as_secs_f64();
         tracing::info!(epoch, seconds, "views stand where the stored state stands");
     }
     engine.continue_after(last_epoch);

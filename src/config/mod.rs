@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 pub use sections::{
     Alerting, Api, ClockMode, DEFAULT_LOG_FILTER, Database, Engine, Ingest, Kafka, LocalLog, LogFormat, Rules, Source,
-    Telemetry, Views,
+    State, Telemetry, Views,
 };
 
 use crate::Error;
@@ -111,6 +111,7 @@ impl Config {
             rules: section(figment, "rules", &mut problems),
             ingest: section(figment, "ingest", &mut problems),
             engine: section(figment, "engine", &mut problems),
+            state: section(figment, "state", &mut problems),
             alerting: section(figment, "alerting", &mut problems),
             api: section(figment, "api", &mut problems),
             database: section(figment, "database", &mut problems),

@@ -15,9 +15,10 @@ const DAYS_BEFORE_KILL: usize = 30;
 fn serve(dir: &Path, speed: &str) -> Node {
     let config = dir.join("andon.toml");
     let text = format!(
-        "[log]\ndir = {:?}\n[database]\nurl = {:?}\n[engine]\nclock = \"stream\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
+        "[log]\ndir = {:?}\n[state]\nlocation = {:?}\n[database]\nurl = {:?}\n[engine]\nclock = \"stream\"\n[api]\nlisten = \"127.0.0.1:0\"\n\
          [api.auth]\nmode = \"anonymous\"\n",
         dir.join("log").display().to_string(),
+        dir.join("state").display().to_string(),
         format!("sqlite:{}", dir.join("alerts.db").display()),
     );
     std::fs::write(&config, text).expect("written");
