@@ -17,7 +17,7 @@ use ingest::log::{LocalLog, LocalLogOptions};
 use ingest::{Ingest, IngestOptions};
 use model::clock::ManualClock;
 use model::{EpochSource, Log, Offsets, SourceEpoch};
-use pipelines::{Engine, StepMode};
+use pipelines::{Engine, Program, Restored, Saver, StateError, StateStore, StepMode};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -30,6 +30,8 @@ use crate::{Error, output, replay, shipped};
 
 /// Records per epoch. Nobody watches on the way, so epochs are as large as memory comfortably takes.
 const EPOCH_RECORDS: usize = 131_072;
+/// Time between two checkpoints of --state.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one read of the log may wait before progress is looked at again.
 const READ_WAIT: Duration = Duration::from_millis(50);
 /// No epoch for so long although records are missing: the log or the decoder is stuck.
@@ -51,6 +53,10 @@ pub struct Options {
     /// `kafka_end_offsets`. Without it, the end of the capture.
     #[arg(long, value_name = "OFFSETS.json")]
     upto: Option<PathBuf>,
+    /// Keeps the engine's state in this folder and goes on from it: what was read before is not read again. The capture
+    /// must be the same or a longer one.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// What CURRENT_TIMESTAMP says, for example 2025-10-14T18:00:00Z (without a zone: UTC). Without it, the newest
     /// event time of the data.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -130,13 +136,22 @@ async fn replay_into_engine(
     let stream = StreamClock::default();
     let clock = options.now.map_or_else(|| stream.manual(), ManualClock::at);
     let ingest_options = IngestOptions { epoch_records_max: EPOCH_RECORDS, ..IngestOptions::default() };
-    let mut source = Ingest::open(log, planned.tables, ingest_options)
+    let kept = KeptState::open(options.state.as_deref(), &planned.program, &target).await?;
+    let from = kept.restored.as_ref().map(|r| r.source.clone()).unwrap_or_default();
+    let mut source = Ingest::resume(log, planned.tables, ingest_options, &from)
         .await
         .map_err(|e| Error::other("cannot read the sources", e))?;
-    let mut engine =
-        Engine::new(planned.program, Arc::new(clock)).map_err(|e| Error::other("cannot start the engine", e))?;
-    let mut at = Offsets::default();
+    let failed = |e: pipelines::Error| Error::other("cannot start the engine", e);
+    let mut engine = Engine::new(planned.program, Arc::new(clock)).map_err(failed)?;
+    let saver = kept.saver(&mut engine).map_err(failed)?;
+    let mut at = from.offsets;
+    if let Some(restored) = &kept.restored {
+        stream.observe(restored.as_of_us());
+        engine.restore(restored).map_err(failed)?;
+    }
+    drop(kept);
     let mut last_progress = Instant::now();
+    let mut save_due = Instant::now() + SAVE_INTERVAL;
     while !at.reached(&target) {
         let epoch = source.next_epoch(READ_WAIT).await.map_err(|e| Error::other("cannot read the sources", e))?;
         if let Some(epoch) = epoch {
@@ -147,13 +162,49 @@ async fn replay_into_engine(
         } else if last_progress.elapsed() > STALL_TIMEOUT {
             return Err(stalled(&at, &target));
         }
+        if let (Some(saver), true) = (&saver, Instant::now() >= save_due) {
+            saver.save(&mut engine).await.map_err(|e| Error::other("cannot store the state", e))?;
+            save_due = Instant::now() + SAVE_INTERVAL;
+        }
     }
     engine.step(&SourceEpoch::default(), StepMode::Flush);
+    if let Some(saver) = saver {
+        saver.save(&mut engine).await.map_err(|e| Error::other("cannot store the state", e))?;
+        saver.close().await.map_err(|e| Error::other("cannot store the state", e))?;
+    }
     if source.dead_letters() > 0 {
         warn!(records = source.dead_letters(), "some records could not be decoded and are left out");
     }
     let tables = names.into_iter().filter_map(|name| Some((name.clone(), source.table_rows(&name)?))).collect();
     Ok(Standing { engine, tables })
+}
+
+/// State between two runs, if it is wanted.
+struct KeptState {
+    store: Option<StateStore>,
+    restored: Option<Restored>,
+}
+
+impl KeptState {
+    async fn open(dir: Option<&Path>, program: &Program, target: &Offsets) -> Result<Self, Error> {
+        let Some(dir) = dir else { return Ok(Self { store: None, restored: None }) };
+        let failed = |e: StateError| Error::other("cannot use the stored state", e);
+        let store = StateStore::open(&dir.display().to_string()).await.map_err(failed)?;
+        let restored = store.restore(program).await.map_err(failed)?;
+        let offsets = restored.iter().flat_map(|r| r.source.offsets.iter());
+        for (topic, partition, next) in offsets.filter(|(.., next)| *next > 0) {
+            if target.get(topic, partition).is_none_or(|end| end < next) {
+                let reason = format!("the state in {} is past offset {next} of {topic}", dir.display());
+                return Err(Error::other(reason, "it cannot go back; take another folder for --state"));
+            }
+        }
+        Ok(Self { store: Some(store), restored })
+    }
+
+    fn saver(&self, engine: &mut Engine) -> Result<Option<Saver>, pipelines::Error> {
+        let Some(store) = &self.store else { return Ok(None) };
+        Saver::new(store.clone(), engine, self.restored.as_ref()).map(Some)
+    }
 }
 
 fn stalled(at: &Offsets, target: &Offsets) -> Error {

@@ -124,11 +124,11 @@ impl Engine {
     }
 
     /// Stands where a checkpoint stood: takes back the operators' own state and builds the rest from the tables' rows.
-    /// To be called before the first step, and after [`Engine::track`] if at all.
+    /// To be called before the first step, and after [`crate::Saver::new`] if state is stored.
     ///
     /// # Errors
     /// [`Error::Compute`] if an operator cannot read what is stored.
-    pub(crate) fn restore(&mut self, restored: &Restored) -> Result<(), Error> {
+    pub fn restore(&mut self, restored: &Restored) -> Result<(), Error> {
         let checkpoint = &restored.checkpoint;
         self.continue_after(checkpoint.epoch);
         self.program.time.set_us(checkpoint.as_of_us);

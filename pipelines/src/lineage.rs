@@ -65,7 +65,23 @@ impl KeptView {
     }
 }
 
+/// What a program can take over from stored state.
+#[derive(Debug)]
+pub(crate) struct Takeover {
+    /// Operators whose stored state is used.
+    pub(crate) operators: BTreeSet<Fingerprint>,
+    /// Tables whose topics must be read again from their beginning.
+    pub(crate) again: BTreeSet<Arc<str>>,
+}
+
 impl Program {
+    /// Stores the state of every operator, instead of building it from the tables' rows at each start: starts get
+    /// quicker, the store larger, and a changed query makes all that is connected with it start anew.
+    pub fn store_all_operators(&mut self) {
+        let nodes = self.graph.nodes.iter().zip(&mut self.lineage.own_state);
+        nodes.for_each(|(node, own)| *own |= matches!(node.kind, NodeKind::Operator(_)));
+    }
+
     /// What each view means, by name.
     pub(crate) fn view_fingerprints(&self) -> BTreeMap<String, Fingerprint> {
         self.views.iter().map(|v| (v.info.name.clone(), v.fingerprint(&self.lineage))).collect()
@@ -77,18 +93,41 @@ impl Program {
         ids.filter(|id| self.lineage.own_state(*id)).map(|id| self.lineage.fingerprint(id))
     }
 
-    /// Operators that keep state of their own and read one of these tables.
-    pub(crate) fn fingerprints_over(&self, tables: &[&SourceTable]) -> impl Iterator<Item = Fingerprint> {
-        let ids = 0..self.graph.nodes.len();
-        ids.filter(|id| self.lineage.own_state(*id))
-            .filter(|id| tables.iter().any(|t| self.lineage.sources[*id].contains(&t.name)))
-            .map(|id| self.lineage.fingerprint(id))
-    }
-
-    /// Append-only tables that an operator reads, directly or not.
-    pub(crate) fn append_only_below(&self, operator: Fingerprint) -> impl Iterator<Item = &str> {
-        let id = self.lineage.fingerprints.iter().position(|f| *f == operator);
-        let sources = id.into_iter().flat_map(|id| &self.lineage.sources[id]);
-        sources.filter_map(|name| self.tables.iter().find(|t| t.name == *name && t.is_append_only())).map(|t| &*t.name)
+    /// Which of the stored operators can be used, given tables that must be read again.
+    ///
+    /// An operator without stored state needs all its input from the beginning. So the operators below it start anew
+    /// too, and the append-only tables below are read again; and whoever reads something that starts anew must itself,
+    /// since it would count that twice.
+    pub(crate) fn takeover(&self, stored: &BTreeSet<Fingerprint>, mut again: BTreeSet<Arc<str>>) -> Takeover {
+        let (nodes, lineage) = (&self.graph.nodes, &self.lineage);
+        let appended = |name: &Arc<str>| self.tables.iter().any(|t| t.name == *name && t.is_append_only());
+        let is_own = |id: &NodeId| lineage.own_state(*id) && matches!(nodes[*id].kind, NodeKind::Operator(_));
+        let own: Vec<NodeId> = (0..nodes.len()).filter(is_own).collect();
+        let mut anew: BTreeSet<NodeId> =
+            own.iter().copied().filter(|id| !stored.contains(&lineage.fingerprint(*id))).collect();
+        loop {
+            let size = (anew.len(), again.len());
+            for id in own.iter().rev().filter(|id| anew.contains(id)).copied().collect::<Vec<_>>() {
+                anew.extend(nodes[id].inputs.iter().filter(|i| is_own(i)));
+                again.extend(lineage.sources[id].iter().filter(|name| appended(name)).cloned());
+            }
+            let topics = |names: &BTreeSet<Arc<str>>| -> Vec<_> {
+                self.tables.iter().filter(|t| names.contains(&t.name)).map(|t| t.topic.clone()).collect()
+            };
+            let read_again = topics(&again);
+            let shares = self.tables.iter().filter(|t| t.is_append_only() && read_again.contains(&t.topic));
+            again.extend(shares.map(|t| Arc::clone(&t.name)));
+            for id in &own {
+                let input_anew = nodes[*id].inputs.iter().any(|i| anew.contains(i));
+                if input_anew || lineage.sources[*id].iter().any(|name| appended(name) && again.contains(name)) {
+                    anew.insert(*id);
+                }
+            }
+            if size == (anew.len(), again.len()) {
+                break;
+            }
+        }
+        let used = own.iter().filter(|id| !anew.contains(id)).map(|id| lineage.fingerprint(*id));
+        Takeover { operators: used.collect(), again }
     }
 }

@@ -24,7 +24,7 @@ use crate::engine::{Engine, EpochOutput, StepMode};
 use crate::error::Error;
 use crate::json;
 use crate::kept::ViewChange;
-use crate::state::{CheckpointData, Restored, StateStore, StateTask};
+use crate::state::{CheckpointData, Restored, Saver, StateStore};
 
 /// Epochs waiting between two tasks; a full channel holds the source back.
 const IN_FLIGHT_MAX: usize = 2;
@@ -128,10 +128,8 @@ pub async fn run(
     let state = options.state.as_ref().map(|state| Saving::new(state, Arc::clone(&busy)));
     let storing = match &options.state {
         Some(state) => {
-            let known = restored.as_ref().map(|r| r.checkpoint.tables.clone()).unwrap_or_default();
-            let task = StateTask::new(state.store.clone(), engine.program(), &known, busy)?;
-            engine.track();
-            Some(tokio::spawn(task.run(stored)))
+            let saver = Saver::new(state.store.clone(), &mut engine, restored.as_ref())?;
+            Some(tokio::spawn(saver.run(stored, busy)))
         }
         None => None,
     };

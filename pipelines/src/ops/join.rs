@@ -14,9 +14,15 @@ use datafusion::common::cast::as_int64_array;
 use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
+use super::tracked::stored_weight;
 use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
-use crate::rows::{Map, RowBytes, RowCodec, ZSet, add_weight, batch_of};
+use crate::rows::{Map, RowBytes, RowCodec, Set, ZSet, add_weight, batch_of};
+use crate::state::StateWriter;
+
+/// Tags of the sides' entries in stored state.
+pub(super) const LEFT: u8 = 0;
+pub(super) const RIGHT: u8 = 1;
 
 /// The rows of one key: usually one.
 #[derive(Debug)]
@@ -30,6 +36,13 @@ impl Bucket {
         match self {
             Self::One(row, weight) => f(row, *weight),
             Self::Many(set) => set.iter().for_each(|(row, weight)| f(row, *weight)),
+        }
+    }
+
+    fn weight(&self, row: &[u8]) -> Option<i64> {
+        match self {
+            Self::One(known, weight) => (&**known == row).then_some(*weight),
+            Self::Many(set) => set.get(row).copied(),
         }
     }
 
@@ -53,6 +66,17 @@ impl Bucket {
             }
         }
     }
+}
+
+/// Length of the key, key, row.
+fn stored_name(key: &[u8], row: &[u8]) -> RowBytes {
+    let len = u32::try_from(key.len()).unwrap_or(u32::MAX);
+    [&len.to_be_bytes(), key, row].concat().into()
+}
+
+fn split_name(name: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = name.split_at_checked(4)?;
+    rest.split_at_checked(u32::from_be_bytes(len.try_into().ok()?) as usize)
 }
 
 /// Which rows of a side are put out without a partner.
@@ -103,6 +127,8 @@ pub(crate) struct Side {
     pub(super) null_row: RowBytes,
     nulls_match: bool,
     pub(super) index: Map<RowBytes, Bucket>,
+    /// Stored names of the rows that changed since the last checkpoint, if they are stored.
+    dirty: Option<Set<RowBytes>>,
 }
 
 /// A change of a side, encoded.
@@ -140,6 +166,7 @@ impl Side {
             null_row,
             nulls_match,
             index: Map::default(),
+            dirty: None,
         })
     }
 
@@ -169,6 +196,9 @@ impl Side {
             if weight == 0 {
                 continue;
             }
+            if let Some(dirty) = &mut self.dirty {
+                dirty.insert(stored_name(key, change.row(i)));
+            }
             match self.index.entry_ref(key) {
                 EntryRef::Occupied(mut entry) => {
                     if entry.get_mut().add(change.row(i), weight) {
@@ -178,6 +208,38 @@ impl Side {
                 EntryRef::Vacant(entry) => {
                     entry.insert_with_key(key.into(), Bucket::One(change.row(i).into(), weight));
                 }
+            }
+        }
+    }
+
+    pub(super) fn track(&mut self) {
+        self.dirty = Some(Set::default());
+    }
+
+    /// Writes the rows that changed since the last call, one entry each, `tag` in front.
+    pub(super) fn checkpoint(&mut self, tag: u8, out: &mut StateWriter<'_>) {
+        let mut name = vec![tag];
+        for row in self.dirty.iter_mut().flat_map(Set::drain) {
+            let weight = split_name(&row).and_then(|(key, row)| self.index.get(key)?.weight(row));
+            name.truncate(1);
+            name.extend_from_slice(&row);
+            match weight {
+                Some(weight) => out.put(&name, &weight.to_be_bytes()),
+                None => out.delete(&name),
+            }
+        }
+    }
+
+    /// Takes back one entry, its name without the tag.
+    pub(super) fn restore(&mut self, name: &[u8], value: &[u8]) {
+        let Some((key, row)) = split_name(name) else { return };
+        let weight = stored_weight(value);
+        match self.index.entry_ref(key) {
+            EntryRef::Occupied(mut entry) => {
+                entry.get_mut().add(row, weight);
+            }
+            EntryRef::Vacant(entry) => {
+                entry.insert_with_key(key.into(), Bucket::One(row.into(), weight));
             }
         }
     }
@@ -254,6 +316,28 @@ impl Operator for Join {
 
     fn state_rows(&self) -> usize {
         self.left.rows() + self.right.rows()
+    }
+
+    fn track(&mut self) {
+        self.left.track();
+        self.right.track();
+    }
+
+    fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
+        self.left.checkpoint(LEFT, out);
+        self.right.checkpoint(RIGHT, out);
+        Ok(())
+    }
+
+    fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
+        for (name, value) in entries {
+            match name.split_first() {
+                Some((&LEFT, name)) => self.left.restore(name, value),
+                Some((_, name)) => self.right.restore(name, value),
+                None => {}
+            }
+        }
+        Ok(())
     }
 }
 

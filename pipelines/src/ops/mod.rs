@@ -12,6 +12,7 @@ pub(crate) mod map;
 pub(crate) mod outer_join;
 pub(crate) mod recompute;
 pub(crate) mod temporal;
+pub(crate) mod tracked;
 pub(crate) mod union;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};

@@ -8,10 +8,11 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::JoinType;
 use model::Delta;
 
-use super::join::{Alone, Encoded, Shape, Side};
+use super::join::{Alone, Encoded, LEFT, RIGHT, Shape, Side};
 use super::{Expr, Operator, Step, concat, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, batch_of};
+use crate::state::StateWriter;
 
 /// A join that recomputes the keys it touches.
 #[derive(Debug)]
@@ -165,5 +166,27 @@ impl Operator for KeyedJoin {
 
     fn state_rows(&self) -> usize {
         self.left.index.len() + self.right.index.len()
+    }
+
+    fn track(&mut self) {
+        self.left.track();
+        self.right.track();
+    }
+
+    fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
+        self.left.checkpoint(LEFT, out);
+        self.right.checkpoint(RIGHT, out);
+        Ok(())
+    }
+
+    fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
+        for (name, value) in entries {
+            match name.split_first() {
+                Some((&LEFT, name)) => self.left.restore(name, value),
+                Some((_, name)) => self.right.restore(name, value),
+                None => {}
+            }
+        }
+        Ok(())
     }
 }

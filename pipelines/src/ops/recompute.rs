@@ -17,9 +17,11 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use model::Delta;
 
+use super::tracked::TrackedSet;
 use super::{Operator, Step};
 use crate::error::OpResult;
-use crate::rows::{RowCodec, ZSet, add_weight, batch_of};
+use crate::rows::{RowBytes, RowCodec, ZSet, add_weight, batch_of};
+use crate::state::StateWriter;
 
 /// A run of cost c is followed by a pause of this many times c.
 const PAUSE_FACTOR: u32 = 9;
@@ -33,9 +35,9 @@ pub(crate) fn input_name(i: usize) -> String {
 pub(crate) struct Recompute {
     session: SessionState,
     plan: LogicalPlan,
-    inputs: Vec<(RowCodec, ZSet)>,
+    inputs: Vec<(RowCodec, TrackedSet)>,
     output: RowCodec,
-    last: ZSet,
+    last: TrackedSet,
     by_time: bool,
     dirty: bool,
     not_before: Option<Instant>,
@@ -56,11 +58,13 @@ impl Recompute {
         schema: SchemaRef,
         by_time: bool,
     ) -> OpResult<Self> {
-        let inputs =
-            inputs.iter().map(|s| Ok((RowCodec::new(Arc::clone(s))?, ZSet::default()))).collect::<OpResult<_>>()?;
+        let inputs = inputs
+            .iter()
+            .map(|s| Ok((RowCodec::new(Arc::clone(s))?, TrackedSet::default())))
+            .collect::<OpResult<_>>()?;
         let output = RowCodec::new(schema)?;
         let this =
-            Self { session, plan, inputs, output, last: ZSet::default(), by_time, dirty: true, not_before: None };
+            Self { session, plan, inputs, output, last: TrackedSet::default(), by_time, dirty: true, not_before: None };
         // What DataFusion cannot run at all is refused now, with the view's place, and not when the first row comes.
         block_on(async { this.session.create_physical_plan(&this.over_tables()?).await })?;
         Ok(this)
@@ -71,6 +75,7 @@ impl Recompute {
         let mut tables = Vec::with_capacity(self.inputs.len());
         for (i, (codec, set)) in self.inputs.iter().enumerate() {
             let rows: Vec<&[u8]> = set
+                .rows()
                 .iter()
                 .flat_map(|(row, weight)| std::iter::repeat_n(&**row, usize::try_from(*weight).unwrap_or(0)))
                 .collect();
@@ -123,9 +128,9 @@ impl Recompute {
         }
         let mut difference: Vec<(&[u8], i64)> = Vec::new();
         for (row, weight) in &new {
-            difference.push((row, weight - self.last.get(row).copied().unwrap_or(0)));
+            difference.push((row, weight - self.last.rows().get(row).copied().unwrap_or(0)));
         }
-        for (row, weight) in &self.last {
+        for (row, weight) in self.last.rows() {
             if !new.contains_key(row) {
                 difference.push((row, -weight));
             }
@@ -136,7 +141,8 @@ impl Recompute {
         let batch = self.output.decode_batch(&rows)?;
         let columns = batch.columns().to_vec();
         let delta = Delta::new(batch_of(self.output.schema(), columns, weights.len())?, Int64Array::from(weights));
-        self.last = new;
+        let difference: Vec<(RowBytes, i64)> = difference.into_iter().map(|(row, w)| (row.into(), w)).collect();
+        difference.iter().for_each(|(row, weight)| self.last.add(row, *weight));
         self.dirty = false;
         let cost = started.elapsed();
         self.not_before = Some(Instant::now() + cost * PAUSE_FACTOR);
@@ -155,11 +161,11 @@ impl Operator for Recompute {
             let Some(delta) = delta else { continue };
             self.dirty = true;
             if codec.schema().fields().is_empty() {
-                add_weight(set, &[], delta.weights.values().iter().sum());
+                set.add(&[], delta.weights.values().iter().sum());
                 continue;
             }
             for (row, weight) in codec.encode_batch(&delta.rows)?.iter().zip(delta.weights.values()) {
-                add_weight(set, row.data(), *weight);
+                set.add(row.data(), *weight);
             }
         }
         self.dirty |= self.by_time && step.tick.is_some();
@@ -168,11 +174,33 @@ impl Operator for Recompute {
     }
 
     fn state_rows(&self) -> usize {
-        self.inputs.iter().map(|(_, set)| set.len()).sum::<usize>() + self.last.len()
+        self.inputs.iter().map(|(_, set)| set.rows().len()).sum::<usize>() + self.last.rows().len()
     }
 
     fn postponed(&self) -> bool {
         self.dirty
+    }
+
+    fn track(&mut self) {
+        self.inputs.iter_mut().map(|(_, set)| set).chain([&mut self.last]).for_each(TrackedSet::track);
+    }
+
+    fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
+        for (tag, set) in (0..).zip(self.inputs.iter_mut().map(|(_, set)| set).chain([&mut self.last])) {
+            set.checkpoint(tag, out);
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
+        for (key, value) in entries {
+            let Some((tag, row)) = key.split_first() else { continue };
+            match self.inputs.get_mut(usize::from(*tag)) {
+                Some((_, set)) => set.restore(row, value),
+                None => self.last.restore(row, value),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,35 +10,37 @@ use arrow::compute::kernels::cmp::not_distinct;
 use model::Delta;
 
 use super::map::Map;
+use super::tracked::TrackedSet;
 use super::{Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
-use crate::rows::{RowBytes, RowCodec, ZSet, add_weight, batch_of};
+use crate::rows::{RowBytes, RowCodec, batch_of};
+use crate::state::StateWriter;
 
 /// A [`Map`] whose expressions read the business time.
 #[derive(Debug)]
 pub(crate) struct Temporal {
     map: Map,
     codec: RowCodec,
-    state: ZSet,
+    state: TrackedSet,
     /// The state as columns, until it changes.
     cached: Option<Delta>,
 }
 
 impl Temporal {
     pub(crate) fn new(map: Map, input: arrow::datatypes::SchemaRef) -> OpResult<Self> {
-        Ok(Self { map, codec: RowCodec::new(input)?, state: ZSet::default(), cached: None })
+        Ok(Self { map, codec: RowCodec::new(input)?, state: TrackedSet::default(), cached: None })
     }
 
     fn remember(&mut self, delta: &Delta) -> OpResult<()> {
         self.cached = None;
         if self.codec.schema().fields().is_empty() {
             let weight: i64 = delta.weights.values().iter().sum();
-            add_weight(&mut self.state, &[], weight);
+            self.state.add(&[], weight);
             return Ok(());
         }
         let rows = self.codec.encode_batch(&delta.rows)?;
         for (row, weight) in rows.iter().zip(delta.weights.values()) {
-            add_weight(&mut self.state, row.data(), *weight);
+            self.state.add(row.data(), *weight);
         }
         Ok(())
     }
@@ -47,7 +49,7 @@ impl Temporal {
         if let Some(cached) = &self.cached {
             return Ok(cached.clone());
         }
-        let entries: Vec<(&RowBytes, &i64)> = self.state.iter().collect();
+        let entries: Vec<(&RowBytes, &i64)> = self.state.rows().iter().collect();
         let rows: Vec<&[u8]> = entries.iter().map(|(row, _)| &***row).collect();
         let weights: Vec<i64> = entries.iter().map(|(_, weight)| **weight).collect();
         let delta = Delta::new(self.codec.decode_batch(&rows)?, Int64Array::from(weights));
@@ -110,7 +112,7 @@ fn differing(a: &BooleanArray, b: &BooleanArray, same: &BooleanArray) -> Boolean
 
 impl Operator for Temporal {
     fn wants(&self, step: &Step<'_>) -> bool {
-        step.tick.is_some() && !self.state.is_empty()
+        step.tick.is_some() && !self.state.rows().is_empty()
     }
 
     fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
@@ -127,6 +129,22 @@ impl Operator for Temporal {
     }
 
     fn state_rows(&self) -> usize {
-        self.state.len()
+        self.state.rows().len()
+    }
+
+    fn track(&mut self) {
+        self.state.track();
+    }
+
+    fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
+        self.state.checkpoint(0, out);
+        Ok(())
+    }
+
+    fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
+        for (key, value) in entries {
+            self.state.restore(key.get(1..).unwrap_or_default(), value);
+        }
+        Ok(())
     }
 }

@@ -13,7 +13,8 @@ pub use restore::Restored;
 pub(crate) use store::{Checkpoint, operator_prefix, view_prefix};
 pub use store::{StateError, StateStore};
 pub(crate) use tables::{StoredTables, table_fingerprint};
-pub(crate) use writer::{CheckpointData, StateTask};
+pub(crate) use writer::CheckpointData;
+pub use writer::Saver;
 
 /// What a checkpoint changes in the stored state of one operator.
 ///

@@ -1,6 +1,7 @@
 //! From the store back to a running engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use model::{Offsets, SourceState, SourceTable, TopicSelector};
@@ -32,6 +33,11 @@ impl std::fmt::Debug for Restored {
 }
 
 impl Restored {
+    /// Business time of the stored state, microseconds since 1970.
+    pub fn as_of_us(&self) -> i64 {
+        self.checkpoint.as_of_us
+    }
+
     /// End of each view's topic as the stored state knows it; only of views that still mean the same.
     pub(crate) fn topic_ends(&self, program: &Program) -> BTreeMap<String, i64> {
         let now = program.view_fingerprints();
@@ -54,14 +60,18 @@ impl StateStore {
         let tables = StoredTables::new(&program.tables, &checkpoint.tables);
         let tables = tables.map_err(|e| self.damaged(e.to_string()))?;
         let stored: BTreeSet<Fingerprint> = checkpoint.operators.iter().copied().collect();
-        let again = self.tables_to_read_again(program, &checkpoint, &stored);
-        for table in &again {
-            tracing::info!(table = %table.name, "its topics are read again from their beginning");
+        let known = |t: &&SourceTable| {
+            let fingerprint = super::tables::table_fingerprint(t);
+            t.is_append_only() || checkpoint.tables.get(&*t.name).is_some_and(|s| s.fingerprint == fingerprint)
+        };
+        let new_tables = program.tables.iter().filter(|t| !known(t)).map(|t| Arc::clone(&t.name)).collect();
+        let takeover = program.takeover(&stored, new_tables);
+        for table in program.tables.iter().filter(|t| takeover.again.contains(&t.name)) {
+            tracing::info!(table = %table.name, "its topics are read from their beginning");
             forget(&mut checkpoint.offsets, &table.topic);
         }
-        let unusable: BTreeSet<Fingerprint> = program.fingerprints_over(&again).collect();
         let mut restored = Restored::default();
-        for fingerprint in program.own_state().filter(|f| stored.contains(f) && !unusable.contains(f)) {
+        for fingerprint in takeover.operators {
             restored.operators.insert(fingerprint, self.entries(&operator_prefix(fingerprint)).await?);
             restored.views.insert(fingerprint, self.entries(&view_prefix(fingerprint)).await?);
         }
@@ -77,41 +87,6 @@ impl StateStore {
         self.remove(&leftovers).await?;
         restored.checkpoint = checkpoint;
         Ok(Some(restored))
-    }
-
-    /// Tables of which more is needed than what lies behind the stored offsets.
-    fn tables_to_read_again<'a>(
-        &self,
-        program: &'a Program,
-        checkpoint: &Checkpoint,
-        stored: &BTreeSet<Fingerprint>,
-    ) -> Vec<&'a SourceTable> {
-        let is_new = |table: &&SourceTable| match table.is_append_only() {
-            true => false,
-            false => {
-                let fingerprint = super::tables::table_fingerprint(table);
-                checkpoint.tables.get(&*table.name).is_none_or(|t| t.fingerprint != fingerprint)
-            }
-        };
-        let mut again: Vec<&SourceTable> = program.tables.iter().filter(is_new).collect();
-        loop {
-            // An operator that starts empty needs its append-only inputs from their beginning, and so do all the
-            // others over them, since those records would count twice for them.
-            let unusable: BTreeSet<Fingerprint> = program.fingerprints_over(&again).collect();
-            let empty = program.own_state().filter(|f| !stored.contains(f) || unusable.contains(f));
-            let needed: BTreeSet<&str> = empty.flat_map(|f| program.append_only_below(f)).collect();
-            let shares_topic = |t: &SourceTable| again.iter().any(|a| a.topic == t.topic);
-            let more: Vec<&SourceTable> = program
-                .tables
-                .iter()
-                .filter(|t| t.is_append_only() && (needed.contains(&*t.name) || shares_topic(t)))
-                .filter(|t| !again.iter().any(|a| a.name == t.name))
-                .collect();
-            if more.is_empty() {
-                return again;
-            }
-            again.extend(more);
-        }
     }
 
     async fn entries(&self, prefix: &[u8]) -> Result<Entries, StateError> {

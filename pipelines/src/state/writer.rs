@@ -9,11 +9,10 @@ use std::time::Instant;
 use model::{Offsets, TableDelta, TableWatermark};
 use tokio::sync::mpsc;
 
-use super::store::StoredTable;
-use super::{Checkpoint, StateChange, StateError, StateStore, StoredTables};
+use super::{Checkpoint, Restored, StateChange, StateError, StateStore, StoredTables};
+use crate::engine::Engine;
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;
-use crate::program::Program;
 
 /// What the engine hands over: all that changed since the last checkpoint.
 #[derive(Debug)]
@@ -30,42 +29,43 @@ pub(crate) struct CheckpointData {
     pub(crate) changes: Vec<StateChange>,
 }
 
-/// Writes checkpoints one after the other.
+/// Turns what the engine hands over into checkpoints of the store.
 #[derive(Debug)]
-pub(crate) struct StateTask {
+pub struct Saver {
     store: StateStore,
     tables: StoredTables,
-    /// Cleared when a checkpoint is durable.
-    busy: Arc<AtomicBool>,
 }
 
-impl StateTask {
-    /// `known` are the tables that are in the store already.
-    pub(crate) fn new(
-        store: StateStore,
-        program: &Program,
-        known: &BTreeMap<String, StoredTable>,
-        busy: Arc<AtomicBool>,
-    ) -> Result<Self, StateError> {
-        let tables = StoredTables::new(&program.tables, known).map_err(|e| store.damaged(e.to_string()))?;
-        Ok(Self { store, tables, busy })
+impl Saver {
+    /// Makes the engine remember what changes. To be called before the engine's first step and before
+    /// [`Engine::restore`]; `restored` is what will be restored.
+    ///
+    /// # Errors
+    /// [`Error::State`] if a table has a column type that cannot be stored.
+    pub fn new(store: StateStore, engine: &mut Engine, restored: Option<&Restored>) -> Result<Self, Error> {
+        let known = restored.map(|r| r.checkpoint.tables.clone()).unwrap_or_default();
+        let tables = StoredTables::new(&engine.program().tables, &known).map_err(|e| store.damaged(e.to_string()))?;
+        engine.track();
+        Ok(Self { store, tables })
     }
 
-    /// Writes every checkpoint that comes until the sender is gone.
-    pub(crate) async fn run(
-        self,
-        mut checkpoints: mpsc::Receiver<(CheckpointData, BTreeMap<String, i64>)>,
-    ) -> Result<(), Error> {
-        while let Some((data, topic_ends)) = checkpoints.recv().await {
-            let started = Instant::now();
-            let epoch = data.epoch;
-            let n_entries = self.write(data, topic_ends).await?;
-            self.busy.store(false, Ordering::Release);
-            metrics::histogram!("pipelines_checkpoint_seconds").record(started.elapsed().as_secs_f64());
-            metrics::counter!("pipelines_checkpoint_entries_total").increment(n_entries as u64);
-            metrics::gauge!("pipelines_checkpoint_epoch").set(epoch as f64);
+    /// Stores the engine's state as it stands; durable when it returns.
+    ///
+    /// # Errors
+    /// [`Error::State`] if it cannot be written, [`Error::Compute`] if it cannot be encoded.
+    pub async fn save(&self, engine: &mut Engine) -> Result<(), Error> {
+        if let Some(data) = engine.take_checkpoint()? {
+            self.write(data, BTreeMap::new()).await?;
         }
         Ok(())
+    }
+
+    /// Writes out what is still in memory and lets go of the store.
+    ///
+    /// # Errors
+    /// If the object store refuses.
+    pub async fn close(self) -> Result<(), StateError> {
+        self.store.close().await
     }
 
     async fn write(&self, data: CheckpointData, topic_ends: BTreeMap<String, i64>) -> Result<usize, StateError> {
@@ -87,5 +87,24 @@ impl StateTask {
         };
         self.store.commit(&checkpoint, changes).await?;
         Ok(n_entries)
+    }
+
+    /// Writes every checkpoint that comes until the sender is gone, then closes the store. `busy` is cleared when a
+    /// checkpoint is durable.
+    pub(crate) async fn run(
+        self,
+        mut checkpoints: mpsc::Receiver<(CheckpointData, BTreeMap<String, i64>)>,
+        busy: Arc<AtomicBool>,
+    ) -> Result<(), Error> {
+        while let Some((data, topic_ends)) = checkpoints.recv().await {
+            let started = Instant::now();
+            let epoch = data.epoch;
+            let n_entries = self.write(data, topic_ends).await?;
+            busy.store(false, Ordering::Release);
+            metrics::histogram!("pipelines_checkpoint_seconds").record(started.elapsed().as_secs_f64());
+            metrics::counter!("pipelines_checkpoint_entries_total").increment(n_entries as u64);
+            metrics::gauge!("pipelines_checkpoint_epoch").set(epoch as f64);
+        }
+        Ok(self.store.close().await?)
     }
 }

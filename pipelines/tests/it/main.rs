@@ -5,4 +5,5 @@ mod explain;
 mod failing_rows;
 mod oracle;
 mod publish;
+mod state;
 mod world;

@@ -195,7 +195,7 @@ impl World {
     }
 }
 
-pub(crate) fn engine(views: &[(String, String)], clock: &ManualClock) -> Engine {
+pub(crate) fn program(views: &[(String, String)]) -> Program {
     let files: Vec<SqlFile> = views
         .iter()
         .map(|(name, sql)| SqlFile {
@@ -203,13 +203,16 @@ pub(crate) fn engine(views: &[(String, String)], clock: &ManualClock) -> Engine 
             text: format!("CREATE MATERIALIZED VIEW {name} AS {sql};"),
         })
         .collect();
-    let program = Program::load(&tables(), &files, &[]).unwrap_or_else(|all| {
+    Program::load(&tables(), &files, &[]).unwrap_or_else(|all| {
         panic!(
             "{}",
             all.iter().map(|d| format!("{d} in {:?}\n", files.iter().find(|f| f.path == d.path))).collect::<String>()
         )
-    });
-    Engine::new(program, Arc::new(clock.clone())).expect("column types can be kept")
+    })
+}
+
+pub(crate) fn engine(views: &[(String, String)], clock: &ManualClock) -> Engine {
+    Engine::new(program(views), Arc::new(clock.clone())).expect("column types can be kept")
 }
 
 /// Rows as text, sorted, so that two results can be compared as multisets.

@@ -1,0 +1,175 @@
+//! Stored state: what an engine is after kill and restore equals what it would be without.
+//!
+//! `ANDON_STATE_SEED=7 cargo test -p pipelines --test it state` replays one seed.
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Int64Array, RecordBatch};
+use model::clock::ManualClock;
+use model::{Delta, SourceEpoch};
+use pipelines::{Engine, Saver, StateStore, StepMode};
+use rand::Rng;
+
+use crate::world::{NOW_US, World, check, flush, program};
+
+/// Seeds in one run of the tests; a seed takes about a second.
+const RUNS: u64 = 4;
+const EPOCHS: usize = 24;
+
+fn views() -> Vec<(String, String)> {
+    let views = [
+        (
+            "by_status",
+            "SELECT status, count(*) AS n, sum(amount) AS total, min(qty) AS least FROM orders GROUP BY status",
+        ),
+        ("named", "SELECT o.id, c.name, o.amount FROM orders o JOIN customers c ON c.id = o.customer_id"),
+        (
+            "lonely",
+            "SELECT c.id FROM customers c LEFT JOIN orders o ON o.customer_id = c.id AND o.qty > 3 WHERE o.id IS NULL",
+        ),
+        ("recent", "SELECT id FROM orders WHERE created_at > CURRENT_TIMESTAMP - INTERVAL '5' DAY"),
+        (
+            "skus",
+            "SELECT sku, count(DISTINCT order_id) AS orders, max(units) AS most, avg(units) AS mean FROM items GROUP BY sku",
+        ),
+        ("kinds", "SELECT DISTINCT grp FROM customers"),
+        (
+            "chain",
+            "WITH RECURSIVE r AS (SELECT id, 1 AS depth FROM customers WHERE id < 3 UNION ALL \
+                   SELECT r.id + 3, depth + 1 FROM r WHERE depth < 3) SELECT count(*) AS n, max(id) AS top FROM r",
+        ),
+        ("over_view", "SELECT count(*) AS statuses, sum(total) AS total FROM by_status"),
+    ];
+    views.into_iter().map(|(n, q)| (n.to_owned(), q.to_owned())).collect()
+}
+
+/// One net change per row, as the sources give it.
+fn net(mut epoch: SourceEpoch) -> SourceEpoch {
+    for table in &mut epoch.tables {
+        let mut rows: BTreeMap<String, (usize, i64)> = BTreeMap::new();
+        let batch = &table.delta.rows;
+        for i in 0..batch.num_rows() {
+            let text = format!("{:?}", batch.slice(i, 1));
+            rows.entry(text).or_insert((i, 0)).1 += table.delta.weights.value(i);
+        }
+        let kept: Vec<(usize, i64)> = rows.into_values().filter(|(_, w)| *w != 0).collect();
+        let slices: Vec<RecordBatch> = kept.iter().map(|(i, _)| batch.slice(*i, 1)).collect();
+        let rows = arrow::compute::concat_batches(&batch.schema(), &slices).expect("one schema");
+        table.delta = Delta::new(rows, Int64Array::from_iter_values(kept.iter().map(|(_, w)| *w)));
+    }
+    epoch
+}
+
+fn engine(views: &[(String, String)], clock: &ManualClock, all_operators: bool) -> Engine {
+    let mut program = program(views);
+    if all_operators {
+        program.store_all_operators();
+    }
+    Engine::new(program, std::sync::Arc::new(clock.clone())).expect("column types can be kept")
+}
+
+async fn killed_and_restored(seed: u64, all_operators: bool) -> (Engine, World) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let place = dir.path().display().to_string();
+    let mut world = World::new(seed);
+    let mut random_epoch = || {
+        let n_changes = world.rng.random_range(1..30);
+        net(world.random_epoch(n_changes))
+    };
+    let epochs: Vec<SourceEpoch> = (0..EPOCHS).map(|_| random_epoch()).collect();
+    let views = views();
+    let clock = ManualClock::at(NOW_US);
+    let mut at = 0;
+    let mut saved_at = 0;
+    let mut lives = 0;
+    loop {
+        lives += 1;
+        let store = StateStore::open(&place).await.expect("the place can be used");
+        let mut engine = engine(&views, &clock, all_operators);
+        let restored = store.restore(&program_of(&views, all_operators)).await.expect("readable");
+        assert_eq!(restored.is_some(), saved_at > 0, "seed {seed}");
+        let saver = Saver::new(store, &mut engine, restored.as_ref()).expect("storable");
+        if let Some(restored) = &restored {
+            engine.restore(restored).expect("restorable");
+        }
+        at = at.min(saved_at);
+        while at < EPOCHS {
+            engine.step(&epochs[at], if world.rng.random_bool(0.5) { StepMode::Normal } else { StepMode::Flush });
+            at += 1;
+            clock.set(NOW_US + at as i64 * 3_600_000_000);
+            if world.rng.random_bool(0.3) {
+                saver.save(&mut engine).await.expect("stored");
+                saved_at = at;
+            }
+            if world.rng.random_bool(0.2) {
+                break;
+            }
+        }
+        if at == EPOCHS {
+            flush(&mut engine);
+            println!("{lives} lives, all operators: {all_operators}");
+            return (engine, world);
+        }
+        // Killed: neither saved nor closed.
+    }
+}
+
+fn program_of(views: &[(String, String)], all_operators: bool) -> pipelines::Program {
+    let mut program = program(views);
+    if all_operators {
+        program.store_all_operators();
+    }
+    program
+}
+
+fn seeds() -> Vec<u64> {
+    match std::env::var("ANDON_STATE_SEED") {
+        Ok(seed) => vec![seed.parse().expect("ANDON_STATE_SEED is a number")],
+        Err(_) => (0..RUNS).map(|_| rand::random_range(0..1_000_000)).collect(),
+    }
+}
+
+#[test]
+fn a_killed_engine_goes_on_from_its_state() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    for seed in seeds() {
+        println!("ANDON_STATE_SEED={seed}");
+        for all_operators in [false] {
+            let (engine, world) = runtime.block_on(killed_and_restored(seed, all_operators));
+            check(&engine, &world, &views(), &format!("seed {seed}, all operators: {all_operators}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_view_is_rebuilt_and_a_second_opener_fences_the_first() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let place = dir.path().display().to_string();
+    let mut world = World::new(3);
+    let clock = ManualClock::at(NOW_US);
+    let mut views = views();
+    let store = StateStore::open(&place).await.expect("the place can be used");
+    let mut first = engine(&views, &clock, false);
+    let old_saver = Saver::new(store, &mut first, None).expect("storable");
+    for _ in 0..5 {
+        let epoch = net(world.random_epoch(40));
+        first.step(&epoch, StepMode::Normal);
+    }
+    old_saver.save(&mut first).await.expect("stored");
+
+    views[0].1 =
+        "SELECT status, count(*) AS n, sum(amount) AS total FROM orders WHERE qty > 0 GROUP BY status".to_owned();
+    let store = StateStore::open(&place).await.expect("the place can be used");
+    let restored = store.restore(&program_of(&views, false)).await.expect("readable").expect("stored before");
+    let mut second = engine(&views, &clock, false);
+    let saver = Saver::new(store, &mut second, Some(&restored)).expect("storable");
+    second.restore(&restored).expect("restorable");
+    second.step(&net(world.random_epoch(40)), StepMode::Flush);
+    saver.save(&mut second).await.expect("stored");
+    tokio::task::spawn_blocking(move || check(&second, &world, &views, "changed view")).await.expect("equal");
+
+    first.step(&SourceEpoch::default(), StepMode::Flush);
+    let error = old_saver.save(&mut first).await.expect_err("fenced");
+    assert!(error.to_string().contains("took over"), "{error}");
+}
