@@ -66,6 +66,8 @@ impl StateStore {
         };
         let new_tables = program.tables.iter().filter(|t| !known(t)).map(|t| Arc::clone(&t.name)).collect();
         let takeover = program.takeover(&stored, new_tables);
+        // What is read again is not late.
+        checkpoint.watermarks.retain(|w| !takeover.again.contains(&w.table));
         for table in program.tables.iter().filter(|t| takeover.again.contains(&t.name)) {
             tracing::info!(table = %table.name, "its topics are read from their beginning");
             forget(&mut checkpoint.offsets, &table.topic);
