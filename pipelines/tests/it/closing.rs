@@ -68,7 +68,7 @@ impl Streams {
         for (name, rows) in rows.iter().filter(|(_, rows)| !rows.is_empty()) {
             let table = self.tables.iter().find(|t| &*t.name == *name).expect("a table of the test");
             let delta = Delta::inserts(batch(&table.schema, rows));
-            epoch.tables.push(TableDelta { table: Arc::clone(&table.name), delta });
+            epoch.tables.push(TableDelta { table: Arc::clone(&table.name), delta, positions: Vec::new() });
             self.rows.entry((*name).to_owned()).or_default().extend(rows.iter().cloned());
         }
         for (name, second) in watermarks {

@@ -311,7 +311,7 @@ impl State {
             }
             let (rows, weights): (Vec<Row>, Vec<i64>) = changes.into_iter().unzip();
             let delta = Delta::new(batch(table, &rows), Int64Array::from(weights));
-            epoch.tables.push(TableDelta { table: Arc::clone(&table.name), delta });
+            epoch.tables.push(TableDelta { table: Arc::clone(&table.name), delta, positions: Vec::new() });
         }
         epoch
     }
