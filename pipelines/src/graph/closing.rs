@@ -122,20 +122,8 @@ pub(crate) struct Policy {
 }
 
 impl Graph {
-    /// Makes sure that no row comes for a closed value of `expr`, an expression over the columns of `node`: puts a gate
-    /// behind the node where one is needed. `None` if the expression does not close, or must not.
-    pub(super) fn close(
-        &mut self,
-        node: NodeId,
-        expr: &Expr,
-        schema: &DFSchema,
-    ) -> OpResult<Option<(NodeId, Closing)>> {
-        let facts = &self.nodes[node].facts;
-        let Some(closing) = closing_of(expr, schema, facts) else { return Ok(None) };
-        self.close_with(node, expr, schema, closing)
-    }
-
-    /// The same with a closing that is known already, for example one with the sources of both sides of a join.
+    /// Makes sure that no row comes for a closed value of `expr`, an expression over the columns of `node` that closes
+    /// as `closing` says: puts a gate behind the node where one is needed. `None` if it must not close.
     pub(super) fn close_with(
         &mut self,
         node: NodeId,
@@ -324,7 +312,7 @@ fn binned(inner: Closing, size_us: i64, expr: &Expr) -> Option<Closing> {
 }
 
 /// Shortest and longest length of a constant interval.
-fn interval_us(value: &ScalarValue) -> Option<(i64, i64)> {
+pub(super) fn interval_us(value: &ScalarValue) -> Option<(i64, i64)> {
     let months = |n: i32| {
         let n = i64::from(n);
         if n >= 0 { (n * 28 * DAY_US, n * 31 * DAY_US) } else { (n * 31 * DAY_US, n * 28 * DAY_US) }

@@ -6,9 +6,12 @@
 mod aggregates;
 mod closing;
 mod explain;
+mod intervals;
 mod joins;
 mod maps;
 mod recomputed;
+mod session;
+mod timed;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use crate::ops::Operator;
 use crate::ops::map::Select;
 use crate::ops::union::Union;
 use crate::rows::relaxed;
+use crate::sql::now::depends_on_time;
 
 /// Index of a node; inputs come before the nodes that read them.
 pub(crate) type NodeId = usize;
@@ -171,6 +175,11 @@ impl Graph {
             return Ok(Err("a subquery that cannot be turned into a join".to_owned()));
         }
         let schema = relaxed(plan.schema().as_arrow());
+        if let LogicalPlan::Window(window) = plan
+            && let Some(id) = self.session(window, &schema)?
+        {
+            return Ok(Ok(id));
+        }
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan, schema),
             LogicalPlan::SubqueryAlias(alias) => Ok(Ok(self.compile(&alias.input)?)),
@@ -180,6 +189,10 @@ impl Graph {
                 let input = self.compile(&p.input)?;
                 let label = format!("project {}", list(&p.expr));
                 Ok(Ok(self.map(input, p.input.schema(), None, Some(&exprs), schema, label)?))
+            }
+            LogicalPlan::Filter(f) if depends_on_time(&f.predicate) => {
+                let input = self.compile(&f.input)?;
+                Ok(Ok(self.filter_by_time(input, f.input.schema(), &f.predicate, schema)?))
             }
             LogicalPlan::Filter(f) => {
                 let input = self.compile(&f.input)?;

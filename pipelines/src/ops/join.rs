@@ -4,6 +4,7 @@
 //! with the new left side: ΔL⋈R + (L+ΔL)⋈ΔR. A row that is put out alone (outer, anti: without a match; semi: with
 //! one) follows its key's presence on the other side, which is compared before and after the change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, Int64Array};
@@ -19,6 +20,7 @@ use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, RowCodec, Set, ZSet, add_weight, batch_of};
 use crate::state::StateWriter;
+use crate::watermark::{Horizon, at, instants};
 
 /// Tags of the sides' entries in stored state.
 pub(super) const LEFT: u8 = 0;
@@ -129,6 +131,15 @@ pub(crate) struct Side {
     pub(super) index: Map<RowBytes, Bucket>,
     /// Stored names of the rows that changed since the last checkpoint, if they are stored.
     dirty: Option<Set<RowBytes>>,
+    closes: Option<Closes>,
+}
+
+/// Keys in the order in which they close.
+#[derive(Debug)]
+struct Closes {
+    /// Which of the key's parts closes.
+    part: usize,
+    keys: BTreeMap<i64, Vec<RowBytes>>,
 }
 
 /// A change of a side, encoded.
@@ -136,6 +147,8 @@ pub(super) struct Encoded {
     keys: Option<Rows>,
     rows: Option<Rows>,
     matchable: Vec<bool>,
+    /// The closing part of each key, where the side closes.
+    closing: Option<Int64Array>,
     pub(super) weights: Int64Array,
 }
 
@@ -167,7 +180,41 @@ impl Side {
             nulls_match,
             index: Map::default(),
             dirty: None,
+            closes: None,
         })
+    }
+
+    /// From now on remembers when each key closes by this part of it, for [`Side::forget_before`].
+    pub(super) fn close_by(&mut self, part: usize) {
+        self.closes = Some(Closes { part, keys: BTreeMap::new() });
+    }
+
+    /// Whether there is a key that closes some day.
+    pub(super) fn closes(&self) -> bool {
+        self.closes.as_ref().is_some_and(|c| !c.keys.is_empty())
+    }
+
+    /// Forgets the keys that were closed before a time.
+    pub(super) fn forget_before(&mut self, bound: i64) {
+        let Some(closes) = &mut self.closes else { return };
+        let mut n_closed = 0_u64;
+        while let Some(first) = closes.keys.first_entry() {
+            if *first.key() >= bound {
+                break;
+            }
+            for key in first.remove() {
+                let Some(bucket) = self.index.remove(&key) else { continue };
+                n_closed += 1;
+                if let Some(dirty) = &mut self.dirty {
+                    bucket.for_each(|row, _| {
+                        dirty.insert(stored_name(&key, row));
+                    });
+                }
+            }
+        }
+        if n_closed > 0 {
+            metrics::counter!("pipelines_closed_keys_total").increment(n_closed);
+        }
     }
 
     pub(super) fn encode(&self, delta: &Delta) -> OpResult<Encoded> {
@@ -183,7 +230,8 @@ impl Side {
         let keys = if columns.is_empty() { None } else { Some(self.key_codec.encode(&columns)?) };
         let has_columns = delta.rows.num_columns() > 0;
         let rows = if has_columns { Some(self.row_codec.encode_batch(&delta.rows)?) } else { None };
-        Ok(Encoded { keys, rows, matchable, weights: delta.weights.clone() })
+        let closing = self.closes.as_ref().map(|c| instants(&columns[c.part])).transpose()?;
+        Ok(Encoded { keys, rows, matchable, closing, weights: delta.weights.clone() })
     }
 
     pub(super) fn has(&self, key: &[u8]) -> bool {
@@ -206,6 +254,11 @@ impl Side {
                     }
                 }
                 EntryRef::Vacant(entry) => {
+                    if let (Some(closes), Some(closing)) = (&mut self.closes, &change.closing)
+                        && let Some(value) = at(closing, i)
+                    {
+                        closes.keys.entry(value).or_default().push(key.into());
+                    }
                     entry.insert_with_key(key.into(), Bucket::One(change.row(i).into(), weight));
                 }
             }
@@ -244,6 +297,21 @@ impl Side {
         }
     }
 
+    /// After all entries were taken back: when each key closes.
+    pub(super) fn restored(&mut self) -> OpResult<()> {
+        let Some(closes) = &mut self.closes else { return Ok(()) };
+        closes.keys.clear();
+        let keys: Vec<&RowBytes> = self.index.keys().collect();
+        let columns = self.key_codec.decode(keys.iter().map(|k| &***k))?;
+        let values = instants(&columns[closes.part])?;
+        for (i, key) in keys.into_iter().enumerate() {
+            if let Some(value) = at(&values, i) {
+                closes.keys.entry(value).or_default().push(key.clone());
+            }
+        }
+        Ok(())
+    }
+
     fn rows(&self) -> usize {
         let of = |b: &Bucket| if let Bucket::Many(set) = b { set.len() } else { 1 };
         self.index.values().map(of).sum()
@@ -274,9 +342,17 @@ pub(crate) struct Join {
     right: Side,
     residual: Option<Expr>,
     schema: SchemaRef,
+    horizon: Option<Horizon>,
 }
 
 impl Join {
+    /// From now on forgets keys whose part is closed; no row may come for them any more.
+    pub(crate) fn close_by(&mut self, part: usize, horizon: Horizon) {
+        self.left.close_by(part);
+        self.right.close_by(part);
+        self.horizon = Some(horizon);
+    }
+
     /// `None` if there is no such form: a further condition on an outer join, or a join type without one.
     pub(crate) fn new(
         join_type: JoinType,
@@ -286,7 +362,14 @@ impl Join {
         schema: SchemaRef,
     ) -> Option<Self> {
         let shape = Shape::of(join_type)?;
-        (residual.is_none() || join_type == JoinType::Inner).then_some(Self { shape, left, right, residual, schema })
+        (residual.is_none() || join_type == JoinType::Inner).then_some(Self {
+            shape,
+            left,
+            right,
+            residual,
+            schema,
+            horizon: None,
+        })
     }
 
     fn finish(&self, delta: Option<Delta>) -> OpResult<Option<Delta>> {
@@ -299,7 +382,12 @@ impl Join {
 }
 
 impl Operator for Join {
-    fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
+    fn wants(&self, step: &Step<'_>) -> bool {
+        let moves = self.horizon.as_ref().is_some_and(|h| h.moves(step.watermarks));
+        moves && (self.left.closes() || self.right.closes())
+    }
+
+    fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
         let mut out = Vec::new();
         if let Some(delta) = inputs[0] {
             let Shape { pairs, left, right } = self.shape;
@@ -310,6 +398,10 @@ impl Operator for Join {
             let Shape { pairs, left, right } = self.shape;
             let order = Order::OtherFirst;
             out.extend(half(delta, &mut self.right, &self.left, (pairs, right, left), order, &self.schema)?);
+        }
+        if let Some(bound) = self.horizon.as_ref().and_then(|h| h.now(step.watermarks)) {
+            self.left.forget_before(bound);
+            self.right.forget_before(bound);
         }
         self.finish(concat(&out)?)
     }
@@ -337,7 +429,8 @@ impl Operator for Join {
                 None => {}
             }
         }
-        Ok(())
+        self.left.restored()?;
+        self.right.restored()
     }
 }
 

@@ -7,11 +7,15 @@ pub(crate) mod aggregate;
 pub(crate) mod constant;
 pub(crate) mod emit;
 pub(crate) mod gate;
+pub(crate) mod interval;
 pub(crate) mod join;
+pub(crate) mod keyed;
 pub(crate) mod map;
 pub(crate) mod outer_join;
 pub(crate) mod recompute;
+pub(crate) mod session;
 pub(crate) mod temporal;
+pub(crate) mod timed;
 pub(crate) mod tracked;
 pub(crate) mod union;
 

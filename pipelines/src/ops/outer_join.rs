@@ -13,6 +13,7 @@ use super::{Expr, Operator, Step, concat, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, batch_of};
 use crate::state::StateWriter;
+use crate::watermark::Horizon;
 
 /// A join that recomputes the keys it touches.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub(crate) struct KeyedJoin {
     /// Columns of both sides, on which the condition is evaluated.
     joined: SchemaRef,
     schema: SchemaRef,
+    horizon: Option<Horizon>,
 }
 
 /// Rows of the touched keys on one side.
@@ -43,7 +45,14 @@ impl KeyedJoin {
         joined: SchemaRef,
         schema: SchemaRef,
     ) -> Option<Self> {
-        Some(Self { shape: Shape::of(join_type)?, left, right, condition, joined, schema })
+        Some(Self { shape: Shape::of(join_type)?, left, right, condition, joined, schema, horizon: None })
+    }
+
+    /// From now on forgets keys whose part is closed; no row may come for them any more.
+    pub(crate) fn close_by(&mut self, part: usize, horizon: Horizon) {
+        self.left.close_by(part);
+        self.right.close_by(part);
+        self.horizon = Some(horizon);
     }
 
     /// The whole output of some keys, each row with `sign` times its weight.
@@ -140,7 +149,12 @@ impl KeyedJoin {
 }
 
 impl Operator for KeyedJoin {
-    fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
+    fn wants(&self, step: &Step<'_>) -> bool {
+        let moves = self.horizon.as_ref().is_some_and(|h| h.moves(step.watermarks));
+        moves && (self.left.closes() || self.right.closes())
+    }
+
+    fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
         let left = inputs[0].map(|d| self.left.encode(d)).transpose()?;
         let right = inputs[1].map(|d| self.right.encode(d)).transpose()?;
         let mut keys: Map<RowBytes, ()> = Map::default();
@@ -161,6 +175,10 @@ impl Operator for KeyedJoin {
             out.extend(self.unmatchable(change, self.shape.right, false)?);
         }
         out.extend(self.output(&keys, 1)?);
+        if let Some(bound) = self.horizon.as_ref().and_then(|h| h.now(step.watermarks)) {
+            self.left.forget_before(bound);
+            self.right.forget_before(bound);
+        }
         concat(&out)
     }
 
@@ -187,6 +205,7 @@ impl Operator for KeyedJoin {
                 None => {}
             }
         }
-        Ok(())
+        self.left.restored()?;
+        self.right.restored()
     }
 }

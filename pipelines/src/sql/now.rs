@@ -54,6 +54,13 @@ pub(crate) fn depends_on_time(expr: &Expr) -> bool {
     .unwrap_or(true)
 }
 
+/// Whether an expression is the business time itself, to the microsecond.
+pub(crate) fn is_now(expr: &Expr) -> bool {
+    let Expr::ScalarFunction(call) = expr else { return false };
+    let function = call.func.inner().as_ref() as &dyn Any;
+    function.downcast_ref::<TimeFunction>().is_some_and(|f| f.is_timestamp)
+}
+
 #[derive(Debug)]
 struct TimeFunction {
     name: &'static str,

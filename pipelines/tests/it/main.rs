@@ -6,4 +6,5 @@ mod failing_rows;
 mod oracle;
 mod publish;
 mod state;
+mod stream_joins;
 mod world;
