@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::{Deserialize, Serialize};
 
+pub use crate::live::{Allowed, LiveConfig, NamespaceConfig, RedisConfig};
+
 pub use crate::auth::config::{AuthConfig, AuthMode, KeyConfig, Permission, RoleConfig};
 
 /// Settings of the dashboard API.
@@ -38,6 +40,8 @@ pub struct ApiConfig {
     pub allowed_origins: Vec<String>,
     /// Bounds on what clients may use.
     pub limits: LimitsConfig,
+    /// General channels, the server API, and several nodes.
+    pub live: LiveConfig,
     /// Heartbeat and time-outs of live connections.
     pub heartbeat: HeartbeatConfig,
     /// Appending records over HTTP.
@@ -257,6 +261,7 @@ impl ApiConfig {
         check(self.heartbeat.connect_seconds > 0, "api.heartbeat.connect_seconds must be at least 1");
         check(self.heartbeat.write_seconds > 0, "api.heartbeat.write_seconds must be at least 1");
         check(self.ingest.body_bytes > 0, "api.ingest.body_bytes must be at least 1");
+        wrong.extend(self.live.validate());
         for (role, config) in &self.roles {
             for (view, condition) in &config.rows {
                 if let Err(error) = crate::auth::rows::check_condition(condition) {

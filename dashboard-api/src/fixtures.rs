@@ -9,12 +9,14 @@ use model::{LogBatch, Record, ViewInfo, ViewKind, topics};
 use serde_json::Value;
 
 use crate::auth::Authority;
+use crate::cluster::Cluster;
+use crate::cluster::registry::{Registry, Transport};
 use crate::config::{ApiConfig, AuthMode};
 use crate::hub::Hub;
 use crate::hub::tail::Tail;
 use crate::outbox::{Next, Outbox};
-use crate::protocol::Disconnect;
-use crate::session::SessionContext;
+use crate::protocol::{Disconnect, Encoding, Line};
+use crate::session::{Session, SessionContext};
 
 pub(crate) const SECRET: &str = "a secret of the tests, long enough";
 
@@ -28,9 +30,12 @@ pub(crate) fn open_config() -> ApiConfig {
 
 /// A hub and what sessions need.
 pub(crate) fn context(config: &ApiConfig) -> (Arc<Hub>, Arc<SessionContext>) {
-    let hub = Arc::new(Hub::new(&config.limits));
+    let hub = Arc::new(Hub::new(&config.limits, &config.live));
     let auth = Arc::new(Authority::new(&config.auth, &config.roles, Arc::new(SystemClock)).expect("good keys"));
-    let context = SessionContext::new(Arc::clone(&hub), auth, config.limits.clone(), config.heartbeat.clone());
+    let registry = Arc::new(Registry::default());
+    let cluster = Cluster::new(Arc::clone(&hub), registry, Arc::new(SystemClock), &config.live.redis);
+    let (limits, heartbeat) = (config.limits.clone(), config.heartbeat.clone());
+    let context = SessionContext::new(Arc::clone(&hub), auth, Arc::new(cluster), limits, heartbeat);
     (hub, Arc::new(context))
 }
 
@@ -65,10 +70,18 @@ pub(crate) fn view_info(name: &str) -> ViewInfo {
     }
 }
 
-/// A batch of records: key, value and mark each, from `first_offset` on.
-pub(crate) fn batch(topic: &str, records: Vec<(String, Option<String>, Option<EpochMark>)>) -> LogBatch {
-    let record = |(offset, (key, value, mark)): (usize, (String, Option<String>, Option<EpochMark>))| Record {
-        offset: i64::try_from(offset).expect("few records"),
+/// Key, value and mark of a record.
+pub(crate) type RecordParts = (String, Option<String>, Option<EpochMark>);
+
+/// A batch of records at the beginning of a topic.
+pub(crate) fn batch(topic: &str, records: Vec<RecordParts>) -> LogBatch {
+    batch_at(topic, 0, records)
+}
+
+/// A batch of records from an offset on.
+pub(crate) fn batch_at(topic: &str, first_offset: i64, records: Vec<RecordParts>) -> LogBatch {
+    let record = |(n, (key, value, mark)): (usize, RecordParts)| Record {
+        offset: first_offset + i64::try_from(n).expect("few records"),
         timestamp_ms: 0,
         key: Some(Bytes::from(key)),
         value: value.map(Bytes::from),
@@ -99,13 +112,18 @@ pub(crate) fn status(epoch: u64) -> LogBatch {
     batch(topics::STATUS, vec![("engine".to_owned(), Some(json), None)])
 }
 
+/// A session over a WebSocket with JSON.
+pub(crate) fn session(context: &Arc<SessionContext>) -> Session {
+    Session::new(Arc::clone(context), Transport::WebSocket, Encoding::Json)
+}
+
 /// Takes the messages that wait in an outbox, and why it closes if it does.
 pub(crate) fn drain(outbox: &Outbox) -> (Vec<String>, Option<Disconnect>) {
     let mut messages = Vec::new();
     loop {
         match outbox.try_next() {
             Some(Next::Write(lines)) => {
-                messages.extend(lines.iter().map(|l| String::from_utf8(l.parts().concat()).expect("UTF-8")));
+                messages.extend(lines.iter().map(|line: &Line| String::from_utf8(line.to_vec()).expect("UTF-8")));
             }
             Some(Next::Close(disconnect)) => return (messages, Some(disconnect)),
             None => return (messages, None),

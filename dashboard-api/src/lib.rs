@@ -4,11 +4,13 @@
 //! In: the topics `andon.catalog`, `andon.view.*`, `andon.alerts` and `andon.status` of a [`model::Log`]. Out: HTTP.
 //!
 //! From the outside in:
-//! - `transport`: carries messages (WebSocket);
+//! - `transport`: carries messages (WebSocket, server-sent events, HTTP streaming);
 //! - `session`: one client's commands, subscriptions and timers, by the rules of the Centrifuge client protocol;
 //! - `outbox`: what waits to be written to one client, bounded;
 //! - `hub`: channels with their content, position and subscribers, fed from the log;
-//! - `protocol`: the protocol's words as JSON;
+//! - `cluster`: several nodes as one: presence, publications of clients, orders to connections;
+//! - `protocol`: the protocol's words as JSON and Protobuf; `fossil`: deltas;
+//! - `server_api`: what other programs call;
 //! - `rest`: the HTTP routes; `ui`: the embedded page; `auth`: callers and permissions.
 //!
 //! Invariants: a subscriber's snapshot and the publications after it are exact, with nothing missed or doubled;
@@ -16,17 +18,21 @@
 //! connection or gets an error, never a silent hole.
 
 mod auth;
+mod cluster;
 mod config;
 mod error;
 #[cfg(test)]
 mod fixtures;
+mod fossil;
 mod functions;
 mod hub;
+mod live;
 mod outbox;
 mod problem;
 mod protocol;
 mod rest;
 mod server;
+mod server_api;
 mod session;
 mod state;
 mod table;
@@ -42,10 +48,13 @@ use model::clock::SystemClock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::message::Control;
+use crate::protocol::Disconnect;
+
 pub use crate::auth::store::{ApiKeyInfo, NewApiKey, Store, StoreError, UserInfo};
 pub use crate::config::{
-    ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, KeyConfig, LimitsConfig, Permission,
-    RoleConfig, ServerConfig, SqlConfig, TlsConfig,
+    Allowed, ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, KeyConfig, LimitsConfig, LiveConfig,
+    NamespaceConfig, Permission, RedisConfig, RoleConfig, ServerConfig, SqlConfig, TlsConfig,
 };
 pub use crate::error::Error;
 pub use crate::state::AppState;
@@ -64,7 +73,47 @@ pub fn app(state: AppState) -> Router {
 /// [`Error::Log`] if the log can never be read on.
 pub async fn feed(state: AppState) -> Result<(), Error> {
     let (hub, log) = (Arc::clone(state.hub()), Arc::clone(state.log()));
-    hub::tail::run(hub, log, Arc::clone(state.clock()), state.shutdown().clone()).await
+    let pacing = Arc::clone(&hub);
+    let cluster = Arc::clone(&state.sessions().cluster);
+    let following = hub::tail::run(hub, log, Arc::clone(state.clock()), state.shutdown().clone());
+    let beside = async {
+        tokio::join!(pacing.pacer().run(), cluster.run(state.shutdown().clone()), look_again(&state));
+    };
+    tokio::select! {
+        result = following => result,
+        () = beside => Ok(()),
+    }
+}
+
+/// Has every live connection checked whenever credentials are revoked, here or at another node.
+async fn look_again(state: &AppState) {
+    let cluster = Arc::clone(&state.sessions().cluster);
+    let registry = Arc::clone(cluster.registry());
+    cluster.set_on_revoked(Box::new(move || registry.check_again()));
+    let mut revocations = state.auth().revocations();
+    while revocations.changed().await.is_ok() {
+        cluster.control(Control { revoked: true, ..Control::default() });
+    }
+    // Nothing more can be revoked; the other tasks go on.
+    state.shutdown().cancelled().await;
+}
+
+/// Tells every client to go elsewhere, spread over the configured time. Until its turn each gets every update.
+async fn drain(state: &AppState) {
+    state.start_draining();
+    let registry = state.sessions().cluster.registry();
+    let handles = registry.all();
+    let spread = Duration::from_secs(state.config().live.drain_seconds.into());
+    let pause = spread / u32::try_from(handles.len().max(1)).unwrap_or(u32::MAX);
+    tracing::info!(n_connections = handles.len(), seconds = spread.as_secs(), "telling clients to go elsewhere");
+    for handle in handles {
+        handle.outbox.close(Disconnect::SHUTDOWN);
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    // Those that came meanwhile.
+    registry.all().iter().for_each(|handle| handle.outbox.close(Disconnect::SHUTDOWN));
 }
 
 /// Serves on `listener` until `shutdown`, then closes all connections in order.
@@ -80,7 +129,10 @@ pub async fn run(
     // Ends with this function, so that no connection outlives a failure of the feed.
     let stop = shutdown.child_token();
     let _stop_at_the_end = stop.clone().drop_guard();
-    let state = AppState::open(config, log, Arc::new(SystemClock), stop.clone()).await?;
+    // What feeds the connections goes on until the last of them is gone.
+    let finish = CancellationToken::new();
+    let _finish_at_the_end = finish.clone().drop_guard();
+    let state = AppState::open(config, log, Arc::new(SystemClock), finish.clone()).await?;
     let mut feeding = tokio::spawn(feed(state.clone()));
     let authority = Arc::clone(state.auth());
     let keeping = tokio::spawn({
@@ -89,14 +141,23 @@ pub async fn run(
     });
     let connections = state.connections().clone();
     let stop_serving = stop.clone();
-    let mut serving =
-        tokio::spawn(async move { server::serve(listener, state.config(), app(state.clone()), stop_serving).await });
+    let serving_state = state.clone();
+    let mut serving = tokio::spawn(async move {
+        let state = serving_state;
+        server::serve(listener, state.config(), app(state.clone()), stop_serving).await
+    });
     let result = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         fed = &mut feeding => fed.unwrap_or(Err(Error::Task { task: "feeds the channels" })),
         served = &mut serving => served.unwrap_or(Err(Error::Task { task: "serves http" })),
     };
     stop.cancel();
+    if result.is_ok() {
+        drain(&state).await;
+    } else {
+        finish.cancel();
+        state.sessions().cluster.registry().all().iter().for_each(|handle| handle.outbox.close(Disconnect::SHUTDOWN));
+    }
     connections.close();
     let is_over = tokio::time::timeout(SHUTDOWN_TIMEOUT, async {
         connections.wait().await;

@@ -4,18 +4,20 @@
 //! Publications and ordinary replies share one budget; snapshots and recovered publications have their own, since
 //! the server chose their size and a single one may be larger than the whole budget. A reader that is too slow for
 //! either loses its queue and its connection, and comes back with recovery.
+//!
+//! A reply keeps its place before its content is known ([`Outbox::reserve`]): what a new subscription brings meanwhile
+//! waits behind it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use metrics::counter;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{Disconnect, Line};
 
 /// Messages that one write takes along; no delay is added to gather them.
-const MESSAGES_PER_WRITE_MAX: usize = 16;
+const MESSAGES_PER_WRITE_MAX: usize = 32;
 /// A write takes no further message once it has so many bytes.
 const WRITE_BYTES_MAX: usize = 256 << 10;
 
@@ -35,27 +37,38 @@ pub(crate) struct OutboxLimits {
     pub(crate) state_bytes: usize,
 }
 
+/// A place in the queue whose message is still to come.
+#[derive(Debug)]
+#[must_use = "nothing behind it is written until it is filled"]
+pub(crate) struct Slot(u64);
+
 /// The queue of one connection.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
     limits: OutboxLimits,
     filled: Notify,
-    overflowed: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    lines: VecDeque<(Budget, Line)>,
+    entries: VecDeque<Entry>,
     live_bytes: usize,
     state_bytes: usize,
+    next_slot: u64,
     close: Option<Disconnect>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Ready(Budget, Line),
+    Reserved(u64),
 }
 
 /// What the transport does next.
 #[derive(Debug)]
 pub(crate) enum Next {
-    /// Write these, in one frame.
+    /// Write these, in order.
     Write(Vec<Line>),
     /// Everything is written: close.
     Close(Disconnect),
@@ -63,37 +76,42 @@ pub(crate) enum Next {
 
 impl Outbox {
     pub(crate) fn new(limits: OutboxLimits) -> Self {
-        Self { queue: Mutex::default(), limits, filled: Notify::new(), overflowed: CancellationToken::new() }
-    }
-
-    /// Queues a publication that is shared with other connections. Returns whether the connection still takes any.
-    pub(crate) fn publish(&self, push: &Bytes) -> bool {
-        self.push(Budget::Live, Line::Whole(push.clone()))
+        Self { queue: Mutex::default(), limits, filled: Notify::new() }
     }
 
     /// Queues a message. Returns whether the connection still takes any.
     pub(crate) fn push(&self, budget: Budget, line: Line) -> bool {
         let mut queue = self.lock();
-        if queue.close.is_some() {
-            return false;
+        let is_open = queue.count(budget, line.len(), self.limits);
+        if is_open {
+            queue.entries.push_back(Entry::Ready(budget, line));
         }
-        let n_bytes = line.len();
-        let (used, limit) = match budget {
-            Budget::Live => (&mut queue.live_bytes, self.limits.live_bytes),
-            Budget::State => (&mut queue.state_bytes, self.limits.state_bytes),
-        };
-        *used += n_bytes;
-        if *used > limit {
-            *queue = Queue { close: Some(Disconnect::SLOW), ..Queue::default() };
-            drop(queue);
-            self.overflowed.cancel();
-            self.filled.notify_one();
-            return false;
-        }
-        queue.lines.push_back((budget, line));
         drop(queue);
         self.filled.notify_one();
-        true
+        is_open
+    }
+
+    /// Keeps a place for a message: nothing that is queued later is written before it.
+    pub(crate) fn reserve(&self) -> Slot {
+        let mut queue = self.lock();
+        let slot = queue.next_slot;
+        queue.next_slot += 1;
+        queue.entries.push_back(Entry::Reserved(slot));
+        Slot(slot)
+    }
+
+    /// Puts the message into its place.
+    pub(crate) fn fill(&self, Slot(slot): Slot, budget: Budget, line: Line) {
+        let mut queue = self.lock();
+        if queue.count(budget, line.len(), self.limits) {
+            let place =
+                queue.entries.iter_mut().find(|entry| matches!(entry, Entry::Reserved(other) if *other == slot));
+            if let Some(place) = place {
+                *place = Entry::Ready(budget, line);
+            }
+        }
+        drop(queue);
+        self.filled.notify_one();
     }
 
     /// Ends the connection after what is queued now. The first reason counts.
@@ -104,31 +122,33 @@ impl Outbox {
 
     /// Why the connection ends, if it does.
     pub(crate) fn closing(&self) -> Option<Disconnect> {
-        self.lock().close
+        self.lock().close.clone()
     }
 
-    /// Resolves when the reader was too slow and its queue is gone: a write in progress is no longer worth waiting for.
-    pub(crate) async fn overflowed(&self) {
-        self.overflowed.cancelled().await;
+    /// Bytes that wait.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        let queue = self.lock();
+        queue.live_bytes + queue.state_bytes
     }
 
-    /// Waits for something to do. To be called from one place only.
-    pub(crate) async fn next(&self) -> Next {
-        loop {
-            if let Some(next) = self.try_next() {
-                return next;
-            }
-            self.filled.notified().await;
-        }
+    /// Resolves when there may be something to do. To be awaited in one place only.
+    pub(crate) async fn filled(&self) {
+        self.filled.notified().await;
     }
 
-    /// What is to be done now, if anything.
+    /// Has [`Self::filled`] resolve.
+    pub(crate) fn wake(&self) {
+        self.filled.notify_one();
+    }
+
+    /// What is to be written now, if anything.
     pub(crate) fn try_next(&self) -> Option<Next> {
         let mut queue = self.lock();
         let mut lines = Vec::new();
         let mut n_bytes = 0;
         while lines.len() < MESSAGES_PER_WRITE_MAX && n_bytes < WRITE_BYTES_MAX {
-            let Some((budget, line)) = queue.lines.pop_front() else { break };
+            let Some(Entry::Ready(..)) = queue.entries.front() else { break };
+            let Some(Entry::Ready(budget, line)) = queue.entries.pop_front() else { break };
             match budget {
                 Budget::Live => queue.live_bytes -= line.len(),
                 Budget::State => queue.state_bytes -= line.len(),
@@ -136,9 +156,13 @@ impl Outbox {
             n_bytes += line.len();
             lines.push(line);
         }
-        match (lines.is_empty(), queue.close) {
+        if queue.entries.is_empty() && queue.entries.capacity() > MESSAGES_PER_WRITE_MAX {
+            // An idle connection keeps no memory for busier times.
+            queue.entries = VecDeque::new();
+        }
+        match (lines.is_empty(), &queue.close) {
             (false, _) => Some(Next::Write(lines)),
-            (true, Some(disconnect)) => Some(Next::Close(disconnect)),
+            (true, Some(disconnect)) => Some(Next::Close(disconnect.clone())),
             (true, None) => None,
         }
     }
@@ -148,22 +172,48 @@ impl Outbox {
     }
 }
 
+impl Queue {
+    /// Counts a message in. Returns whether it may be queued; if it would be too much, then the queue is dropped and
+    /// the connection ends.
+    fn count(&mut self, budget: Budget, n_bytes: usize, limits: OutboxLimits) -> bool {
+        if self.close.is_some() {
+            return false;
+        }
+        let (used, limit) = match budget {
+            Budget::Live => (&mut self.live_bytes, limits.live_bytes),
+            Budget::State => (&mut self.state_bytes, limits.state_bytes),
+        };
+        *used += n_bytes;
+        if *used <= limit {
+            return true;
+        }
+        counter!("api_dropped_messages_total").increment(self.entries.len() as u64 + 1);
+        *self = Self { close: Some(Disconnect::SLOW), ..Self::default() };
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Encoding;
 
     fn outbox() -> Outbox {
         Outbox::new(OutboxLimits { live_bytes: 100, state_bytes: 1000 })
     }
 
+    fn line(n_bytes: usize) -> Line {
+        Line::new(Encoding::Json, |out| out.extend(std::iter::repeat_n(b'x', n_bytes - 2)))
+    }
+
     #[test]
     fn several_messages_go_into_one_write_in_order() {
         let outbox = outbox();
-        for n in 0..20 {
-            assert!(outbox.publish(&Bytes::from(n.to_string())));
+        for n in 0..40 {
+            assert!(outbox.push(Budget::State, Line::new(Encoding::Json, |out| out.extend(n.to_string().bytes()))));
         }
         outbox.close(Disconnect::SHUTDOWN);
-        assert!(!outbox.publish(&PING), "a closing connection takes nothing more");
+        assert!(!outbox.push(Budget::Live, line(4)), "a closing connection takes nothing more");
         let mut written = Vec::new();
         loop {
             match outbox.try_next().expect("it closes in the end") {
@@ -171,33 +221,42 @@ mod tests {
                 Next::Close(disconnect) => break assert_eq!(disconnect, Disconnect::SHUTDOWN),
             }
         }
-        assert_eq!(written, [16, 4]);
+        assert_eq!(written, [32, 8]);
     }
 
     #[test]
     fn a_slow_reader_loses_its_queue() {
         let outbox = outbox();
-        let line = Bytes::from(vec![b'x'; 40]);
-        assert!(
-            outbox.push(Budget::State, Line::Whole(Bytes::from(vec![b'x'; 900]))),
-            "snapshots have their own budget"
-        );
-        assert!(outbox.publish(&line));
-        assert!(outbox.publish(&line));
-        assert!(!outbox.publish(&line));
-        assert!(outbox.overflowed.is_cancelled());
-        assert!(matches!(outbox.try_next(), Some(Next::Close(Disconnect::SLOW))));
+        assert!(outbox.push(Budget::State, line(900)), "snapshots have their own budget");
+        assert!(outbox.push(Budget::Live, line(40)));
+        assert!(outbox.push(Budget::Live, line(40)));
+        assert!(!outbox.push(Budget::Live, line(40)));
+        assert!(matches!(outbox.try_next(), Some(Next::Close(disconnect)) if disconnect == Disconnect::SLOW));
     }
 
     #[test]
     fn what_was_written_no_longer_counts() {
         let outbox = outbox();
         for _ in 0..10 {
-            assert!(outbox.publish(&Bytes::from(vec![b'x'; 90])));
+            assert!(outbox.push(Budget::Live, line(90)));
             assert!(matches!(outbox.try_next(), Some(Next::Write(_))));
         }
         assert!(outbox.try_next().is_none());
     }
 
-    const PING: Bytes = Bytes::from_static(b"{}");
+    #[test]
+    fn nothing_overtakes_a_reserved_place() {
+        let outbox = outbox();
+        outbox.push(Budget::Live, line(10));
+        let slot = outbox.reserve();
+        outbox.push(Budget::Live, line(12));
+        let lengths = |next| match next {
+            Some(Next::Write(lines)) => lines.iter().map(Line::len).collect::<Vec<_>>(),
+            _ => vec![],
+        };
+        assert_eq!(lengths(outbox.try_next()), [10]);
+        assert_eq!(lengths(outbox.try_next()), [] as [usize; 0]);
+        outbox.fill(slot, Budget::State, line(102));
+        assert_eq!(lengths(outbox.try_next()), [102, 12]);
+    }
 }

@@ -1,6 +1,7 @@
 //! What all requests share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use model::{Clock, Log};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -9,9 +10,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Authority;
 use crate::auth::store::Store;
+use crate::cluster::Cluster;
+use crate::cluster::registry::Registry;
 use crate::config::ApiConfig;
 use crate::error::Error;
 use crate::hub::Hub;
+use crate::protocol::Disconnect;
 use crate::session::SessionContext;
 
 /// What all requests share. Cheap to clone.
@@ -27,6 +31,7 @@ struct Shared {
     sessions: Arc<SessionContext>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
+    is_draining: AtomicBool,
     shutdown: CancellationToken,
 }
 
@@ -77,17 +82,21 @@ impl AppState {
         shutdown: CancellationToken,
         auth: Authority,
     ) -> Self {
-        let hub = Arc::new(Hub::new(&config.limits));
+        let hub = Arc::new(Hub::new(&config.limits, &config.live));
         let auth = Arc::new(auth);
+        let registry = Arc::new(Registry::default());
+        let cluster = Cluster::new(Arc::clone(&hub), registry, Arc::clone(&clock), &config.live.redis);
         let sessions = Arc::new(SessionContext::new(
             Arc::clone(&hub),
             Arc::clone(&auth),
+            Arc::new(cluster),
             config.limits.clone(),
             config.heartbeat.clone(),
         ));
         let permits = Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
         let connections = TaskTracker::new();
-        Self(Arc::new(Shared { config, log, clock, hub, auth, sessions, permits, connections, shutdown }))
+        let is_draining = AtomicBool::new(false);
+        Self(Arc::new(Shared { config, log, clock, hub, auth, sessions, permits, connections, is_draining, shutdown }))
     }
 
     pub(crate) fn config(&self) -> &ApiConfig {
@@ -116,7 +125,23 @@ impl AppState {
 
     /// The right to one live connection; `None` if there are as many as allowed.
     pub(crate) fn connection_permit(&self) -> Option<OwnedSemaphorePermit> {
+        if self.0.is_draining.load(Ordering::Acquire) {
+            return None;
+        }
         Arc::clone(&self.0.permits).try_acquire_owned().ok()
+    }
+
+    /// From now on no live connection is opened.
+    pub(crate) fn start_draining(&self) {
+        self.0.is_draining.store(true, Ordering::Release);
+    }
+
+    /// Why there is no permit.
+    pub(crate) fn connection_refusal(&self) -> Disconnect {
+        match self.0.is_draining.load(Ordering::Acquire) {
+            true => Disconnect::SHUTDOWN,
+            false => Disconnect::CONNECTION_LIMIT,
+        }
     }
 
     /// The tasks of all live connections.

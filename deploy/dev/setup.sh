@@ -26,6 +26,9 @@ need_file "/usr/include/zlib.h" zlib1g-dev
 if [ "$what" = test ]; then
     need chromium chromium
     need_file "/usr/lib/postgresql/*/bin/postgres" postgresql-15
+    need redis-server redis-server
+    need redis-cli redis-tools
+    need go golang-go
     need java default-jre-headless
     need mvn maven
     need curl curl

@@ -30,9 +30,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use access::{Access, Action, Resource, RowRule};
+pub(crate) use access::{Access, Action, Resource, RowRule, matches};
 pub(crate) use config::Permission;
 pub(crate) use principal::{Credential, Principal};
+pub(crate) use rows::{RowFilter, RowFilterError};
 
 use access::Roles;
 use audit::{AuditLog, AuditWriter};

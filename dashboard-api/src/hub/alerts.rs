@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::hub::channel::{Content, Effect};
+use crate::hub::lens::{Lens, LensSpec};
 use crate::hub::view::one_line;
+use crate::protocol::ErrorCode;
 
 /// Resolved alerts that are kept and shown.
 const RESOLVED_MAX: usize = 50;
@@ -57,10 +59,15 @@ impl Alerts {
     ///
     /// # Errors
     /// What is wrong with the event; then nothing has changed.
-    pub(crate) fn apply(&mut self, id: &str, event: Option<&[u8]>, publish: bool) -> Result<Effect, serde_json::Error> {
+    pub(crate) fn apply(
+        &mut self,
+        id: &str,
+        event: Option<&[u8]>,
+        publish: bool,
+    ) -> Result<Effect<Bytes>, serde_json::Error> {
         let Some(event) = event else {
             self.remove(id);
-            return Ok(Effect::Silent);
+            return Ok(Effect::Silent { at: None });
         };
         let parsed: CloudEvent<&RawValue> = serde_json::from_slice(event)?;
         let head: AlertHead = serde_json::from_str(parsed.data.get())?;
@@ -76,7 +83,10 @@ impl Alerts {
         {
             self.remove(&oldest);
         }
-        Ok(if publish { Effect::Publish(one_line(event).into()) } else { Effect::Silent })
+        Ok(match publish {
+            true => Effect::Publish { change: one_line(event), at: None },
+            false => Effect::Silent { at: None },
+        })
     }
 
     fn remove(&mut self, id: &str) {
@@ -112,16 +122,38 @@ fn by_rank(a: &AlertHead, b: &AlertHead) -> Ordering {
 }
 
 impl Content for Alerts {
+    type Change = Bytes;
+
     fn exists(&self) -> bool {
         true
+    }
+
+    fn epoch(&self) -> Option<String> {
+        None
     }
 
     fn snapshot_bytes(&self) -> usize {
         self.bytes.min(SNAPSHOT_ALERTS_MAX * 4096)
     }
 
-    fn write_snapshot(&self, out: &mut Vec<u8>) {
+    fn write_snapshot(&self, _: Option<&Lens>, out: &mut Vec<u8>) {
         self.write_json(out, None, SNAPSHOT_ALERTS_MAX);
+    }
+
+    fn render(&self, change: &Bytes, _: Option<&Lens>) -> Option<Vec<u8>> {
+        Some(change.to_vec())
+    }
+
+    fn change_since(&self, _: u64) -> Option<Bytes> {
+        None
+    }
+
+    fn merge(&self, _: Bytes, later: Bytes) -> Bytes {
+        later
+    }
+
+    fn lens(&self, _: &LensSpec) -> Result<Lens, ErrorCode> {
+        Err(ErrorCode::BAD_REQUEST)
     }
 }
 
@@ -151,7 +183,7 @@ mod tests {
         let mut alerts = Alerts::default();
         let mut tell = |id: &str, state, priority| {
             let effect = alerts.apply(id, Some(&event(id, state, priority)), true).expect("a good event");
-            assert!(matches!(effect, Effect::Publish(_)));
+            assert!(matches!(effect, Effect::Publish { .. }));
         };
         tell("a", "firing", 10.0);
         tell("b", "firing", 90.0);

@@ -2,29 +2,37 @@
 //!
 //! - [`channel`]: content, position and subscribers under one lock;
 //! - [`stream`]: position and history;
-//! - [`view`], [`alerts`], [`status`]: the three kinds of content;
-//! - [`tail`]: from log records to content.
+//! - [`view`], [`alerts`], [`status`]: the three kinds of content; [`lens`]: filtered views of it;
+//! - [`tail`]: from log records to content; [`pacer`]: held-back updates of tiles;
+//! - [`topics`]: channels without content of ours, where clients and servers publish.
 
 pub(crate) mod alerts;
 pub(crate) mod channel;
+pub(crate) mod lens;
+pub(crate) mod pacer;
 #[cfg(test)]
 mod property;
 pub(crate) mod status;
 pub(crate) mod stream;
 pub(crate) mod tail;
+pub(crate) mod topics;
 pub(crate) mod view;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use model::view::EngineStatus;
 
 use crate::config::LimitsConfig;
 use crate::hub::alerts::Alerts;
 use crate::hub::channel::{Channel, Content, Subscribable};
+use crate::hub::pacer::Pacer;
 use crate::hub::status::Status;
+use crate::hub::topics::Topics;
 use crate::hub::view::View;
+use crate::live::LiveConfig;
 use crate::protocol::ErrorCode;
 
 /// Prefix of the channels of views.
@@ -42,6 +50,9 @@ const ENGINE_SILENCE_MS_MAX: i64 = 15_000;
 pub(crate) struct Hub {
     limits: LimitsConfig,
     views: RwLock<BTreeMap<Arc<str>, Arc<Channel<View>>>>,
+    topics: Topics,
+    pacer: Pacer,
+    tile_interval: Duration,
     alerts: Arc<Channel<Alerts>>,
     status: Arc<Channel<Status>>,
     /// Whether everything that was in the log at the start has been read.
@@ -49,17 +60,20 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn new(limits: &LimitsConfig) -> Self {
+    pub(crate) fn new(limits: &LimitsConfig, live: &LiveConfig) -> Self {
         Self {
             limits: limits.clone(),
             views: RwLock::default(),
-            alerts: Arc::new(Channel::new(ALERTS_CHANNEL, Alerts::default(), limits)),
-            status: Arc::new(Channel::new(STATUS_CHANNEL, Status::default(), limits)),
+            topics: Topics::new(&live.namespaces),
+            pacer: Pacer::default(),
+            tile_interval: live.tile_interval(),
+            alerts: Arc::new(Channel::new(ALERTS_CHANNEL, Alerts::default(), limits, Duration::ZERO)),
+            status: Arc::new(Channel::new(STATUS_CHANNEL, Status::default(), limits, Duration::ZERO)),
             is_loaded: AtomicBool::new(false),
         }
     }
 
-    /// The channel of that name.
+    /// The channel of that name, if it is one of ours and not a topic.
     ///
     /// # Errors
     /// [`ErrorCode::UNKNOWN_CHANNEL`], or [`ErrorCode::NOT_YET`] while it may still turn up.
@@ -79,6 +93,26 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// Channels where clients and servers publish.
+    pub(crate) fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
+    /// Names of the channels with subscribers at this node, and how many.
+    pub(crate) fn channels(&self) -> Vec<(String, usize)> {
+        let mut channels = self.topics.channels();
+        channels.extend(self.views().iter().map(|view| (view.name().to_owned(), view.n_subscribers())));
+        channels.push((ALERTS_CHANNEL.to_owned(), self.alerts.n_subscribers()));
+        channels.push((STATUS_CHANNEL.to_owned(), self.status.n_subscribers()));
+        channels.retain(|(_, n)| *n > 0);
+        channels
+    }
+
+    /// Where held-back updates wait.
+    pub(crate) fn pacer(&self) -> &Pacer {
+        &self.pacer
     }
 
     /// A view that the catalog names.
@@ -112,7 +146,7 @@ impl Hub {
             return None;
         }
         let channel = format!("{VIEW_CHANNEL_PREFIX}{name}");
-        let view = Arc::new(Channel::new(&channel, View::default(), &self.limits));
+        let view = Arc::new(Channel::new(&channel, View::default(), &self.limits, self.tile_interval));
         views.insert(Arc::from(name), Arc::clone(&view));
         Some(view)
     }
@@ -150,6 +184,11 @@ impl Hub {
         });
         reasons
     }
+}
+
+/// Whether a channel shows content of ours; all others are topics.
+pub(crate) fn is_built_in(channel: &str) -> bool {
+    channel == ALERTS_CHANNEL || channel == STATUS_CHANNEL || channel.starts_with(VIEW_CHANNEL_PREFIX)
 }
 
 fn is_live(status: &EngineStatus) -> bool {

@@ -9,7 +9,7 @@ use model::{ViewInfo, topics};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::fixtures::{batch, catalog, context, drain, feed, open_config, status, tail, view_info};
+use crate::fixtures::{batch_at, catalog, context, drain, feed, open_config, session, status, tail, view_info};
 use crate::session::{Session, SessionContext};
 
 const CLIENTS: usize = 3;
@@ -55,8 +55,8 @@ struct Client {
 
 impl Client {
     fn join(&mut self, context: &Arc<SessionContext>) {
-        let mut session = Session::new(Arc::clone(context));
-        session.on_frame(r#"{"id":1,"connect":{}}"#);
+        let mut session = session(context);
+        session.on_frame(br#"{"id":1,"connect":{}}"#);
         self.session = Some(session);
         self.subscribe();
     }
@@ -70,7 +70,7 @@ impl Client {
             subscribe.insert("offset".to_owned(), (*offset).into());
         }
         let session = self.session.as_mut().expect("connected");
-        session.on_frame(&request.to_string());
+        session.on_frame(request.to_string().as_bytes());
     }
 
     fn read(&mut self) {
@@ -95,8 +95,8 @@ impl Client {
             let offset = reply["offset"].as_u64().unwrap_or(0);
             self.position = Some((reply["epoch"].as_str().expect("an epoch").to_owned(), offset));
             if reply["recovered"] == true {
-                let publications = reply["publications"].as_array().expect("a list");
-                publications.iter().for_each(|publication| self.on_publication(publication));
+                let publications = reply["publications"].as_array().into_iter().flatten();
+                publications.for_each(|publication| self.on_publication(publication));
             } else {
                 let rows = reply["data"]["rows"].as_array().expect("a snapshot");
                 self.rows = rows.iter().map(|row| (row["id"].to_string(), row.clone())).collect();
@@ -111,8 +111,9 @@ impl Client {
 
     fn on_publication(&mut self, publication: &Value) {
         let (_, offset) = self.position.as_mut().expect("subscribed");
-        *offset += 1;
-        assert_eq!(publication["offset"], *offset, "every publication once and in order");
+        let next = publication["offset"].as_u64().expect("an offset");
+        assert!(next > *offset, "every publication once and in order: {next} after {offset}");
+        *offset = next;
         for change in publication["data"]["changes"].as_array().expect("changes") {
             let id = change["key"]["id"].to_string();
             match &change["row"] {
@@ -136,6 +137,7 @@ proptest! {
         let mut info = view_info("v");
         feed(&mut tail, catalog(&info));
         hub.set_loaded();
+        let mut next_offset = 0;
         let mut truth = Rows::new();
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::default()).collect();
         for (step_idx, step) in steps.into_iter().enumerate() {
@@ -152,7 +154,8 @@ proptest! {
                     truth.insert(id.to_string(), row.clone());
                     let mark = EpochMark { epoch: step_idx as u64, as_of_ms: 0, last: false };
                     let record = (format!(r#"{{"id":{id}}}"#), Some(row.to_string()), Some(mark));
-                    feed(&mut tail, batch(&topics::view("v"), vec![record]));
+                    feed(&mut tail, batch_at(&topics::view("v"), next_offset, vec![record]));
+                    next_offset += 1;
                 }
                 Step::Epoch { changes, batch_size, is_marked } => {
                     let n_changes = changes.len();
@@ -166,7 +169,8 @@ proptest! {
                         (format!(r#"{{"id":{id}}}"#), row.map(|r| r.to_string()), is_marked.then_some(mark))
                     }).collect();
                     for records in records.chunks(batch_size) {
-                        feed(&mut tail, batch(&topics::view("v"), records.to_vec()));
+                        feed(&mut tail, batch_at(&topics::view("v"), next_offset, records.to_vec()));
+                        next_offset += records.len() as i64;
                     }
                 }
             }

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use model::view::EngineStatus;
 
 use crate::hub::channel::{Content, Effect};
+use crate::hub::lens::{Lens, LensSpec};
 use crate::hub::view::one_line;
+use crate::protocol::ErrorCode;
 
 /// The engine's last report, if there is one.
 #[derive(Debug, Default)]
@@ -17,11 +19,11 @@ impl Status {
     ///
     /// # Errors
     /// What is wrong with it; then nothing has changed.
-    pub(crate) fn apply(&mut self, report: &[u8], publish: bool) -> Result<Effect, serde_json::Error> {
+    pub(crate) fn apply(&mut self, report: &[u8], publish: bool) -> Result<Effect<Bytes>, serde_json::Error> {
         let parsed: EngineStatus = serde_json::from_slice(report)?;
         let json = one_line(report);
         self.last = Some((parsed, json.clone()));
-        Ok(if publish { Effect::Publish(json.into()) } else { Effect::Silent })
+        Ok(if publish { Effect::Publish { change: json, at: None } } else { Effect::Silent { at: None } })
     }
 
     /// The engine's last report.
@@ -31,15 +33,37 @@ impl Status {
 }
 
 impl Content for Status {
+    type Change = Bytes;
+
     fn exists(&self) -> bool {
         true
+    }
+
+    fn epoch(&self) -> Option<String> {
+        None
     }
 
     fn snapshot_bytes(&self) -> usize {
         self.last.as_ref().map_or(4, |(_, json)| json.len())
     }
 
-    fn write_snapshot(&self, out: &mut Vec<u8>) {
+    fn write_snapshot(&self, _: Option<&Lens>, out: &mut Vec<u8>) {
         out.extend_from_slice(self.last.as_ref().map_or(b"null", |(_, json)| json));
+    }
+
+    fn render(&self, change: &Bytes, _: Option<&Lens>) -> Option<Vec<u8>> {
+        Some(change.to_vec())
+    }
+
+    fn change_since(&self, _: u64) -> Option<Bytes> {
+        None
+    }
+
+    fn merge(&self, _: Bytes, later: Bytes) -> Bytes {
+        later
+    }
+
+    fn lens(&self, _: &LensSpec) -> Result<Lens, ErrorCode> {
+        Err(ErrorCode::BAD_REQUEST)
     }
 }

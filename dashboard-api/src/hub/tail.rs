@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::hub::channel::{Channel, Effect};
-use crate::hub::view::{EpochCollector, RowChange, RowKey, View, one_line};
+use crate::hub::view::{EpochCollector, Place, RowChange, RowKey, View, ViewEpoch, one_line};
 
 /// Matches the topics of kept views.
 const VIEW_PATTERN: &str = r"andon\.view\..+";
@@ -194,9 +194,10 @@ impl Tail {
     /// An engine that died within an epoch leaves it without an end; its successor goes on with a later one. Should the
     /// rest only be under way, then the epoch comes as two publications, which ends in the same rows.
     fn end_epochs_before(&mut self, epoch: u64, publish: bool) {
+        let now_ms = self.clock.now_us() / 1000;
         for view in self.views.values_mut() {
             if let Some(left) = view.collector.end_before(epoch) {
-                view.channel.update(|content| content.apply(left, publish));
+                apply_epoch(&self.hub, &view.channel, left, publish, now_ms);
             }
         }
     }
@@ -204,15 +205,13 @@ impl Tail {
     fn apply_row(&mut self, topic: &str, record: &Record, publish: bool) -> Result<(), String> {
         let change = row_change(record)?;
         let Some(view) = self.view_tail(topic) else { return Ok(()) };
-        let fallback = EpochMark {
-            epoch: u64::try_from(record.offset).unwrap_or_default(),
-            as_of_ms: record.timestamp_ms,
-            last: true,
-        };
+        let place = Place { offset: record.offset, written_at_ms: record.timestamp_ms };
         let mut complete = Vec::new();
-        view.collector.push(EpochMark::from_record(record), fallback, change, &mut complete);
+        view.collector.push(EpochMark::from_record(record), place, change, &mut complete);
+        let channel = Arc::clone(&view.channel);
+        let now_ms = self.clock.now_us() / 1000;
         for epoch in complete {
-            view.channel.update(|content| content.apply(epoch, publish));
+            apply_epoch(&self.hub, &channel, epoch, publish, now_ms);
         }
         Ok(())
     }
@@ -223,6 +222,12 @@ impl Tail {
             self.views.insert(Arc::from(topic), ViewTail { channel, collector: EpochCollector::default() });
         }
         self.views.get_mut(topic)
+    }
+}
+
+fn apply_epoch(hub: &Hub, channel: &Arc<Channel<View>>, epoch: ViewEpoch, publish: bool, now_ms: i64) {
+    if let Some(due) = channel.update(|content| content.apply(epoch, publish, now_ms)) {
+        hub.pacer().hold(channel, due);
     }
 }
 

@@ -4,6 +4,7 @@ mod alerts;
 mod arrow_stream;
 mod health;
 mod ingest;
+mod live;
 mod session;
 mod views;
 
@@ -17,14 +18,15 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{any, delete, get, post};
 use metrics::{counter, histogram};
 use tower_http::compression::CompressionLayer;
 
 use crate::auth::{Access, Action, Principal, Resource, RowRule};
 use crate::problem::Problem;
+use crate::server_api;
 use crate::state::AppState;
-use crate::transport::websocket;
+use crate::transport::{emulation, stream, websocket};
 use crate::ui;
 
 /// Largest request body of routes that say nothing else: they take none.
@@ -44,12 +46,18 @@ pub(crate) fn router(state: AppState) -> Router {
         .route("/api/v1/views", get(views::list))
         .route("/api/v1/views/{name}", get(views::show))
         .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/live", get(live::show))
+        .route("/api/v1/live/{client}", delete(live::disconnect))
         .route("/api/v1/ingest/{topic}", post(ingest::append).layer(ingest_limit))
         .fallback(ui::serve)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(CompressionLayer::new())
-        // Compression has no business with an upgrade.
+        // Compression has no business with an upgrade or a stream; the others bound their bodies themselves.
         .route("/connection/websocket", get(websocket::connect))
+        .route("/connection/sse", any(stream::sse))
+        .route("/connection/http_stream", any(stream::http_stream))
+        .route("/emulation", any(emulation::pass))
+        .route("/api/{method}", post(server_api::call))
         .layer(from_fn(secure))
         .layer(from_fn(count))
         .with_state(state)

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::config::{ApiConfig, AuthMode};
-use crate::fixtures::{batch, catalog, context, drain, feed, open_config, status, tail, token, view_info};
+use crate::fixtures::{batch, catalog, context, drain, feed, open_config, session, status, tail, token, view_info};
 use crate::hub::Hub;
 use crate::session::Session;
 
@@ -24,7 +24,7 @@ fn fed(config: &ApiConfig) -> (Arc<Hub>, Session) {
     let mark = EpochMark { epoch: 1, as_of_ms: 5, last: true };
     let row = (r#"{"id":1}"#.to_owned(), Some(r#"{"id":1,"n":2}"#.to_owned()), Some(mark));
     feed(&mut tail, batch(&topics::view("v"), vec![row]));
-    (hub, Session::new(context))
+    (hub, session(&context))
 }
 
 /// What came out of a session, with the parts that are random or of the moment replaced.
@@ -54,7 +54,7 @@ fn check(frames: &[&str], expected: Expect) {
 fn check_with(config: &ApiConfig, frames: &[&str], expected: Expect) {
     let (_hub, mut session) = fed(config);
     for frame in frames {
-        session.on_frame(frame);
+        session.on_frame(frame.as_bytes());
     }
     expected.assert_eq(&output(&session));
 }
@@ -69,7 +69,7 @@ fn connect_and_subscriptions_share_a_frame() {
         ],
         expect![[r#"
             {"connect":{"client":"…","ping":25,"pong":true,"time":"…","version":"0.1.0"},"id":1}
-            {"id":2,"subscribe":{"data":{"as_of_ms":5,"columns":[{"name":"id","nullable":true,"type":"Int64"},{"name":"n","nullable":true,"type":"Int64"}],"empty_inputs":[],"epoch":1,"key":["id"],"rows":[{"id":1,"n":2}],"view":"v"},"epoch":"…","offset":1,"positioned":true,"recoverable":true}}
+            {"id":2,"subscribe":{"data":{"as_of_ms":5,"columns":[{"name":"id","nullable":true,"type":"Int64"},{"name":"n","nullable":true,"type":"Int64"}],"empty_inputs":[],"epoch":1,"key":["id"],"rows":[{"id":1,"n":2}],"view":"v","written_at_ms":0},"epoch":"…","offset":1,"positioned":true,"recoverable":true}}
             {"id":3,"subscribe":{"data":{"alerts":[],"firing":0},"epoch":"…","positioned":true,"recoverable":true}}
             {"id":4,"subscribe":{"data":{"as_of_ms":1,"dead_letters":0,"epoch":1,"event_time_ms":null,"lag_records":0,"phase":"live","records_read":1,"written_at_ms":1},"epoch":"…","positioned":true,"recoverable":true}}
         "#]],
@@ -156,7 +156,7 @@ fn subscriptions_that_cannot_be() {
         ],
         expect![[r#"
             {"connect":{"client":"…","ping":25,"pong":true,"time":"…","version":"0.1.0"},"id":1}
-            {"id":2,"subscribe":{"data":{"as_of_ms":5,"columns":[{"name":"id","nullable":true,"type":"Int64"},{"name":"n","nullable":true,"type":"Int64"}],"empty_inputs":[],"epoch":1,"key":["id"],"rows":[{"id":1,"n":2}],"view":"v"},"epoch":"…","offset":1,"positioned":true,"recoverable":true}}
+            {"id":2,"subscribe":{"data":{"as_of_ms":5,"columns":[{"name":"id","nullable":true,"type":"Int64"},{"name":"n","nullable":true,"type":"Int64"}],"empty_inputs":[],"epoch":1,"key":["id"],"rows":[{"id":1,"n":2}],"view":"v","written_at_ms":0},"epoch":"…","offset":1,"positioned":true,"recoverable":true}}
             {"error":{"code":105,"message":"already subscribed"},"id":3}
             {"error":{"code":102,"message":"unknown channel"},"id":4}
             {"error":{"code":102,"message":"unknown channel"},"id":5}
@@ -182,16 +182,16 @@ fn subscriptions_that_cannot_be() {
         &config,
         &[CONNECT, r#"{"id":2,"subscribe":{"channel":"view:v"}}"#],
         expect![[r#"
-        {"connect":{"client":"…","ping":25,"pong":true,"time":"…","version":"0.1.0"},"id":1}
-        {"error":{"code":106,"message":"limit exceeded"},"id":2}
-    "#]],
+            {"connect":{"client":"…","ping":25,"pong":true,"time":"…","version":"0.1.0"},"id":1}
+            {"error":{"code":106,"message":"limit exceeded"},"id":2}
+        "#]],
     );
 }
 
 #[test]
 fn a_position_is_recovered_or_refused() {
     let (hub, mut session) = fed(&open_config());
-    session.on_frame(CONNECT);
+    session.on_frame(CONNECT.as_bytes());
     let epoch = hub.view("v").expect("it is there").read(|_, epoch, _| epoch.to_owned());
     for (id, (epoch, offset, flag)) in
         [(epoch.as_str(), 0, 0), (epoch.as_str(), 1, 0), (epoch.as_str(), 2, 0), ("other", 1, 2)]
@@ -199,25 +199,25 @@ fn a_position_is_recovered_or_refused() {
             .enumerate()
     {
         let subscribe = json!({"channel": "view:v", "recover": true, "epoch": epoch, "offset": offset, "flag": flag});
-        session.on_frame(&json!({"id": id + 2, "subscribe": subscribe}).to_string());
-        session.on_frame(&json!({"id": id + 20, "unsubscribe": {"channel": "view:v"}}).to_string());
+        session.on_frame(json!({"id": id + 2, "subscribe": subscribe}).to_string().as_bytes());
+        session.on_frame(json!({"id": id + 20, "unsubscribe": {"channel": "view:v"}}).to_string().as_bytes());
     }
     let history = |since: i64| json!({"channel": "view:v", "limit": -1, "since": {"epoch": epoch, "offset": since}});
-    session.on_frame(&json!({"id": 30, "history": {"channel": "view:v"}}).to_string());
-    session.on_frame(&json!({"id": 31, "history": history(0)}).to_string());
-    session.on_frame(&json!({"id": 32, "history": history(7)}).to_string());
+    session.on_frame(json!({"id": 30, "history": {"channel": "view:v"}}).to_string().as_bytes());
+    session.on_frame(json!({"id": 31, "history": history(0)}).to_string().as_bytes());
+    session.on_frame(json!({"id": 32, "history": history(7)}).to_string().as_bytes());
     expect![[r#"
         {"connect":{"client":"…","ping":25,"pong":true,"time":"…","version":"0.1.0"},"id":1}
-        {"id":2,"subscribe":{"epoch":"…","positioned":true,"publications":[{"data":{"as_of_ms":5,"changes":[{"key":{"id":1},"row":{"id":1,"n":2}}],"epoch":1},"offset":1}],"recoverable":true,"recovered":true,"was_recovering":true}}
+        {"id":2,"subscribe":{"epoch":"…","positioned":true,"publications":[{"data":{"as_of_ms":5,"changes":[{"key":{"id":1},"row":{"id":1,"n":2}}],"epoch":1,"written_at_ms":0},"offset":1}],"recoverable":true,"recovered":true,"was_recovering":true}}
         {"id":20,"unsubscribe":{}}
-        {"id":3,"subscribe":{"epoch":"…","offset":1,"positioned":true,"publications":[],"recoverable":true,"recovered":true,"was_recovering":true}}
+        {"id":3,"subscribe":{"epoch":"…","offset":1,"positioned":true,"recoverable":true,"recovered":true,"was_recovering":true}}
         {"id":21,"unsubscribe":{}}
-        {"id":4,"subscribe":{"data":{"as_of_ms":5,"columns":[{"name":"id","nullable":true,"type":"Int64"},{"name":"n","nullable":true,"type":"Int64"}],"empty_inputs":[],"epoch":1,"key":["id"],"rows":[{"id":1,"n":2}],"view":"v"},"epoch":"…","offset":1,"positioned":true,"recoverable":true,"was_recovering":true}}
+        {"error":{"code":100,"message":"internal server error","temporary":true},"id":4}
         {"id":22,"unsubscribe":{}}
         {"error":{"code":112,"message":"unrecoverable position"},"id":5}
         {"id":23,"unsubscribe":{}}
         {"history":{"epoch":"…","offset":1,"publications":[]},"id":30}
-        {"history":{"epoch":"…","offset":1,"publications":[{"data":{"as_of_ms":5,"changes":[{"key":{"id":1},"row":{"id":1,"n":2}}],"epoch":1},"offset":1}]},"id":31}
+        {"history":{"epoch":"…","offset":1,"publications":[{"data":{"as_of_ms":5,"changes":[{"key":{"id":1},"row":{"id":1,"n":2}}],"epoch":1,"written_at_ms":0},"offset":1}]},"id":31}
         {"error":{"code":112,"message":"unrecoverable position"},"id":32}
     "#]].assert_eq(&output(&session));
 }
@@ -310,21 +310,21 @@ fn silence_has_an_end() {
     assert_eq!(run_out(session), "15 s\nclose 3502 stale\n");
 
     let (_hub, mut session) = fed(&open_config());
-    session.on_frame(CONNECT);
+    session.on_frame(CONNECT.as_bytes());
     output(&session);
     let started = Instant::now();
     let ping_at = session.next_deadline().expect("a ping is due");
     assert!((12.5..=25.0).contains(&(ping_at - started).as_secs_f64()), "the first ping is spread");
     session.on_deadline(ping_at);
     assert_eq!(output(&session), "{}\n");
-    session.on_frame("{}");
+    session.on_frame(b"{}");
     assert_eq!(session.next_deadline(), Some(ping_at + Duration::from_secs(25)));
     let out = run_out(session);
     assert!(out.contains(" s\n{}\n") && out.ends_with(" s\nclose 3012 no pong\n"), "a ping, then the end: {out}");
 
     let (_hub, mut session) = fed(&open_config());
-    session.on_frame(CONNECT);
-    session.on_frame("{}");
+    session.on_frame(CONNECT.as_bytes());
+    session.on_frame(b"{}");
     assert!(output(&session).ends_with("close 3501 bad request\n"), "a pong that nobody asked for");
 }
 
@@ -334,7 +334,9 @@ fn a_token_that_ends_ends_the_connection() {
     config.heartbeat.ping_seconds = 1_000;
     let (_hub, mut session) = fed(&config);
     let exp = chrono::Utc::now().timestamp() + 100;
-    session.on_frame(&json!({"id": 1, "connect": {"token": token(&json!({"sub": "ann", "exp": exp}))}}).to_string());
+    session.on_frame(
+        json!({"id": 1, "connect": {"token": token(&json!({"sub": "ann", "exp": exp}))}}).to_string().as_bytes(),
+    );
     output(&session);
     let out = run_out(session);
     let is_on_time = ["124 s", "125 s"].iter().any(|at| out.starts_with(at));

@@ -1,233 +1,371 @@
-//! The WebSocket transport: text frames in and out, with the JSON protocol. Several messages that wait go out as one
-//! frame; a close frame carries the protocol's code and reason.
+//! The WebSocket transport. One task a connection: it reads into a buffer that all connections of a thread share, and
+//! writes the shared bytes of publications as they are, many in one call.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
-use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
-use metrics::{counter, gauge};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Buf, Bytes};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use metrics::counter;
+use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::cluster::registry::Transport;
 use crate::outbox::{Next, Outbox};
 use crate::problem::Problem;
-use crate::protocol::{Disconnect, Line};
+use crate::protocol::{Disconnect, Encoding};
 use crate::session::Session;
 use crate::state::AppState;
+use crate::transport::frame::{self, Decoder, Event};
+use crate::transport::{Counted, count_disconnect, origin};
 
 /// Subprotocol of the JSON form, for clients that name it.
 const JSON_SUBPROTOCOL: &str = "centrifuge-json";
-/// Subprotocol of the binary form, which is not offered yet.
+/// Subprotocol of the binary form.
 const PROTOBUF_SUBPROTOCOL: &str = "centrifuge-protobuf";
+/// What the standard adds to the client's key.
+const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// How long a close frame may take, the rest of a write before it included.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the peer gets to close its side; otherwise a reset may overtake the close frame.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes that one read takes in.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// Buffers that one write takes along.
+const SLICES_PER_WRITE_MAX: usize = 64;
+/// Control frames that may wait behind a slow write; further pings go unanswered.
+const WAITING_BUFFERS_MAX: usize = 256;
+/// A deadline for sessions that have none.
+const FAR_AWAY: Duration = Duration::from_secs(3600);
+
+thread_local! {
+    /// What a read fills. Its content does not outlive the poll.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
+}
 
 /// Opens a connection.
-pub(crate) async fn connect(
-    State(state): State<AppState>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    if !is_allowed_origin(&headers, &state.config().allowed_origins) {
-        return Problem::new(
-            StatusCode::FORBIDDEN,
-            "origin",
-            "this page's origin may not open a live connection",
-            "ask the operator to add the origin to api.allowed_origins",
-        )
-        .into_response();
+pub(crate) async fn connect(State(state): State<AppState>, mut request: Request) -> Response {
+    let headers = request.headers();
+    if !origin::is_allowed(headers, &state.config().allowed_origins) {
+        return origin::refusal();
     }
-    let wants_protobuf = query
-        .as_deref()
-        .unwrap_or("")
-        .split('&')
-        .any(|pair| matches!(pair, "cf_protocol=protobuf" | "format=protobuf"))
-        || offers_only_protobuf(&headers);
-    // A browser fails a handshake that answers none of its subprotocols: echo what is spoken, or refuse in it.
-    let protocols = if wants_protobuf { [PROTOBUF_SUBPROTOCOL] } else { [JSON_SUBPROTOCOL] };
-    let limit = state.config().limits.message_bytes;
+    let Some(accept) = accept_key(headers) else { return not_a_handshake() };
+    let offered = offered_protocols(headers);
+    let query = request.uri().query().unwrap_or("");
+    let wants_protobuf = query.split('&').any(|pair| matches!(pair, "cf_protocol=protobuf" | "format=protobuf"));
+    // The first of those spoken here that is offered; a browser fails a handshake that answers none of its offers.
+    let spoken =
+        if wants_protobuf { [PROTOBUF_SUBPROTOCOL].as_slice() } else { &[JSON_SUBPROTOCOL, PROTOBUF_SUBPROTOCOL] };
+    let chosen = spoken.iter().find(|protocol| offered.iter().any(|o| o == *protocol)).copied();
+    let is_protobuf = wants_protobuf || chosen == Some(PROTOBUF_SUBPROTOCOL);
+    let encoding = if is_protobuf { Encoding::Protobuf } else { Encoding::Json };
+    let upgrade = hyper::upgrade::on(&mut request);
     let tracker = state.connections().clone();
-    upgrade.protocols(protocols).max_message_size(limit).max_frame_size(limit).on_upgrade(move |socket| {
-        tracker.track_future(async move {
-            match state.connection_permit() {
-                _ if wants_protobuf => refuse(socket, Disconnect::INAPPROPRIATE_PROTOCOL).await,
-                None => refuse(socket, Disconnect::CONNECTION_LIMIT).await,
-                Some(permit) => serve(socket, state, permit).await,
+    tokio::spawn(tracker.track_future(async move {
+        match upgrade.await {
+            // Without the boxes of the server around it, where it is a plain socket.
+            Ok(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+                Ok(parts) => serve(parts.io.into_inner(), parts.read_buf, state, encoding).await,
+                Err(upgraded) => serve(TokioIo::<Upgraded>::new(upgraded), Bytes::new(), state, encoding).await,
+            },
+            Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
+        }
+    }));
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let out = response.headers_mut();
+    out.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    out.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    out.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(chosen) = chosen {
+        out.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
+    }
+    response
+}
+
+/// The proof that the handshake was understood; `None` if it is none.
+fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+    let has = |name, wanted: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    };
+    let is_sound = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| is_sound)?;
+    let digest = Sha1::new().chain_update(key.as_bytes()).chain_update(ACCEPT_SUFFIX).finalize();
+    HeaderValue::from_str(&BASE64_STANDARD.encode(digest)).ok()
+}
+
+fn not_a_handshake() -> Response {
+    let problem = Problem::new(
+        StatusCode::UPGRADE_REQUIRED,
+        "websocket",
+        "this is not a WebSocket handshake of version 13",
+        "connect with a WebSocket client; proxies must pass the headers Connection and Upgrade on",
+    );
+    let mut response = problem.into_response();
+    response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
+fn offered_protocols(headers: &HeaderMap) -> Vec<String> {
+    let values = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(|protocol| protocol.trim().to_owned()).collect()
+}
+
+async fn serve<I: AsyncRead + AsyncWrite + Unpin>(io: I, first: Bytes, state: AppState, encoding: Encoding) {
+    let message_bytes_max = state.config().limits.message_bytes;
+    let mut socket = Socket { io, decoder: Decoder::new(message_bytes_max), writing: VecDeque::new() };
+    let Some(permit) = state.connection_permit() else {
+        let refusal = state.connection_refusal();
+        count_disconnect(&refusal);
+        socket.close(&refusal).await;
+        return;
+    };
+    let counted = Counted::new(Transport::WebSocket);
+    let session = Session::new(Arc::clone(state.sessions()), Transport::WebSocket, encoding);
+    let client = session.client().to_owned();
+    let write_timeout = Duration::from_secs(state.config().heartbeat.write_seconds.into());
+    drop(state);
+    let disconnect = Connection { socket, session, encoding, write_timeout }.run(first).await;
+    count_disconnect(&disconnect);
+    tracing::debug!(client, code = disconnect.code, reason = &*disconnect.reason, "connection closed");
+    drop((permit, counted));
+}
+
+/// A socket with what is on its way.
+struct Socket<I> {
+    io: I,
+    decoder: Decoder,
+    /// What is still to be written: bytes, and whether a frame begins with them.
+    writing: VecDeque<(Bytes, bool)>,
+}
+
+/// What happened on a socket.
+enum Progress {
+    /// These came.
+    Read(Vec<Event>),
+    /// Something was written.
+    Wrote,
+    /// The peer has gone.
+    Gone,
+    /// The peer broke the rules.
+    Broken(Disconnect),
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
+    /// Writes what waits, and reads what comes.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+        if !self.writing.is_empty() {
+            match self.poll_write(cx) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(Progress::Gone),
+                Poll::Ready(Ok(n_bytes)) => {
+                    self.written(n_bytes);
+                    return Poll::Ready(Progress::Wrote);
+                }
+                Poll::Pending => {}
+            }
+        }
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => Poll::Ready(self.decode(buffer.filled())),
+                Poll::Ready(_) => Poll::Ready(Progress::Gone),
             }
         })
-    })
-}
+    }
 
-fn offers_only_protobuf(headers: &HeaderMap) -> bool {
-    let offered: Vec<&str> = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(',').map(str::trim))
-        .collect();
-    offered.contains(&PROTOBUF_SUBPROTOCOL) && !offered.contains(&JSON_SUBPROTOCOL)
-}
-
-/// Whether a page of this origin may connect. Programs that are not browsers send no origin.
-fn is_allowed_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
-    let Some(origin) = text(header::ORIGIN) else { return true };
-    let host_of_origin = origin.split_once("://").map(|(_, host)| host);
-    let is_own = host_of_origin.is_some() && host_of_origin == text(header::HOST);
-    is_own || allowed.iter().any(|a| a == "*" || a == origin)
-}
-
-async fn refuse(mut socket: WebSocket, disconnect: Disconnect) {
-    count_disconnect(disconnect);
-    // The peer may be gone already; there is nobody else to tell.
-    drop(timeout(CLOSE_TIMEOUT, socket.send(close_message(disconnect))).await);
-}
-
-async fn serve(socket: WebSocket, state: AppState, permit: OwnedSemaphorePermit) {
-    counter!("api_connections_opened_total").increment(1);
-    gauge!("api_connections_open_total").increment(1.0);
-    let session = Session::new(Arc::clone(state.sessions()));
-    let outbox = Arc::clone(session.outbox());
-    let write_timeout = Duration::from_secs(state.config().heartbeat.write_seconds.into());
-    let (sink, stream) = socket.split();
-    let writer_is_done = CancellationToken::new();
-    let writing = async {
-        let disconnect = write(sink, &outbox, write_timeout).await;
-        writer_is_done.cancel();
-        disconnect
-    };
-    let reading = read(stream, session, state.shutdown(), &writer_is_done);
-    let (disconnect, ()) = tokio::join!(writing, reading);
-    count_disconnect(disconnect);
-    tracing::debug!(code = disconnect.code, reason = disconnect.reason, "connection closed");
-    gauge!("api_connections_open_total").decrement(1.0);
-    drop(permit);
-}
-
-fn count_disconnect(disconnect: Disconnect) {
-    counter!("api_disconnects_total", "code" => disconnect.code.to_string()).increment(1);
-}
-
-/// Feeds the session until it ends, whoever ends it.
-async fn read(
-    mut stream: SplitStream<WebSocket>,
-    mut session: Session,
-    shutdown: &CancellationToken,
-    writer_is_done: &CancellationToken,
-) {
-    while session.outbox().closing().is_none() {
-        let deadline = session.next_deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-        tokio::select! {
-            message = stream.next() => match message {
-                Some(Ok(Message::Text(text))) => session.on_frame(&text),
-                Some(Ok(Message::Binary(_))) => session.outbox().close(Disconnect::INAPPROPRIATE_PROTOCOL),
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Close(_))) | None => session.outbox().close(Disconnect::CLOSED_BY_PEER),
-                Some(Err(error)) => session.outbox().close(reason_of(&error)),
-            },
-            () = sleep_until(deadline) => session.on_deadline(Instant::now()),
-            () = shutdown.cancelled() => session.outbox().close(Disconnect::SHUTDOWN),
-            () = writer_is_done.cancelled() => return,
+    fn decode(&mut self, bytes: &[u8]) -> Progress {
+        let mut events = Vec::new();
+        match self.decoder.decode(bytes, &mut events) {
+            Ok(()) => Progress::Read(events),
+            Err(disconnect) => Progress::Broken(disconnect),
         }
     }
-}
 
-fn reason_of(error: &axum::Error) -> Disconnect {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.to_string().starts_with("Space limit exceeded") {
-            return Disconnect::MESSAGE_TOO_BIG;
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let [(only, _)] = self.writing.make_contiguous() {
+            return Pin::new(&mut self.io).poll_write(cx, only);
         }
-        cause = error.source();
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE_MAX];
+        let mut n_slices = 0;
+        for (slice, (bytes, _)) in slices.iter_mut().zip(&self.writing) {
+            *slice = IoSlice::new(bytes);
+            n_slices += 1;
+        }
+        Pin::new(&mut self.io).poll_write_vectored(cx, &slices[..n_slices])
     }
-    Disconnect::CLOSED_BY_PEER
-}
 
-/// Writes what the outbox holds until it says to close, or a write fails. Returns why it ended.
-async fn write(mut sink: SplitSink<WebSocket, Message>, outbox: &Outbox, write_timeout: Duration) -> Disconnect {
-    loop {
-        match outbox.next().await {
-            Next::Close(disconnect) => {
-                drop(timeout(CLOSE_TIMEOUT, sink.send(close_message(disconnect))).await);
-                return disconnect;
+    fn written(&mut self, mut n_bytes: usize) {
+        counter!("api_sent_bytes_total").increment(n_bytes as u64);
+        while n_bytes > 0 {
+            let Some((front, is_start)) = self.writing.front_mut() else { return };
+            if front.len() > n_bytes {
+                front.advance(n_bytes);
+                *is_start = false;
+                return;
             }
-            Next::Write(lines) => {
-                counter!("api_messages_sent_total").increment(lines.len() as u64);
-                let Some(message) = text_message(&lines) else {
-                    tracing::error!("a message is not UTF-8");
-                    continue;
-                };
-                counter!("api_sent_bytes_total").increment(message.len() as u64);
-                let is_written = tokio::select! {
-                    written = timeout(write_timeout, sink.send(Message::Text(message))) => matches!(written, Ok(Ok(()))),
-                    // The reader is too slow: stop waiting for it. The frame begun is finished before the close frame.
-                    () = outbox.overflowed() => true,
-                };
-                if !is_written {
-                    outbox.close(Disconnect::WRITE_ERROR);
-                    return Disconnect::WRITE_ERROR;
+            n_bytes -= front.len();
+            self.writing.pop_front();
+        }
+        if self.writing.is_empty() && self.writing.capacity() > 8 {
+            self.writing = VecDeque::new();
+        }
+    }
+
+    /// Drops the frames of which nothing has been written.
+    fn drop_unwritten(&mut self) {
+        if let Some(next) = self.writing.iter().position(|(_, is_start)| *is_start) {
+            self.writing.truncate(next);
+        }
+    }
+
+    /// Finishes what is begun, says why, and waits a moment for the peer to close its side.
+    async fn close(&mut self, disconnect: &Disconnect) {
+        self.writing.push_back((frame::close(disconnect), true));
+        let writing = timeout(CLOSE_TIMEOUT, async {
+            while !self.writing.is_empty() {
+                match poll_fn(|cx| self.poll_write(cx)).await {
+                    Ok(n_bytes) if n_bytes > 0 => self.written(n_bytes),
+                    _ => return false,
+                }
+            }
+            self.io.shutdown().await.is_ok()
+        });
+        if writing.await == Ok(true) {
+            let lingering = async { while !matches!(poll_fn(|cx| self.poll(cx)).await, Progress::Gone) {} };
+            // Whoever does not close is left alone.
+            drop(timeout(LINGER_TIMEOUT, lingering).await);
+        }
+    }
+}
+
+/// A socket and its session.
+struct Connection<I> {
+    socket: Socket<I>,
+    session: Session,
+    encoding: Encoding,
+    write_timeout: Duration,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
+    /// Runs until the session ends, whoever ends it. Returns why it did.
+    async fn run(mut self, first: Bytes) -> Disconnect {
+        let outbox = Arc::clone(self.session.outbox());
+        if !first.is_empty() {
+            let progress = self.socket.decode(&first);
+            self.on_progress(progress);
+        }
+        let mut sleep = pin!(sleep_until(self.deadline(None)));
+        // When the write under way must have got on.
+        let mut write_due: Option<Instant> = None;
+        loop {
+            if self.socket.writing.is_empty() {
+                write_due = None;
+                match outbox.try_next() {
+                    Some(Next::Write(lines)) => {
+                        counter!("api_messages_sent_total").increment(lines.len() as u64);
+                        for line in &lines {
+                            let starts = std::iter::once(true).chain(std::iter::repeat(false));
+                            self.socket.writing.extend(line.framed().cloned().zip(starts));
+                        }
+                    }
+                    Some(Next::Close(disconnect)) => {
+                        self.socket.close(&disconnect).await;
+                        return disconnect;
+                    }
+                    None => {}
+                }
+            } else if outbox.closing() == Some(Disconnect::SLOW) {
+                // Stop waiting for it. The frame begun is finished before the close frame.
+                self.socket.drop_unwritten();
+                self.socket.close(&Disconnect::SLOW).await;
+                return Disconnect::SLOW;
+            }
+            if !self.socket.writing.is_empty() && write_due.is_none() {
+                write_due = Some(Instant::now() + self.write_timeout);
+            }
+            reset(sleep.as_mut(), self.deadline(write_due));
+            tokio::select! {
+                biased;
+                progress = poll_fn(|cx| self.socket.poll(cx)) => {
+                    if matches!(progress, Progress::Wrote) {
+                        write_due = None;
+                    }
+                    if matches!(progress, Progress::Gone) {
+                        return outbox.closing().unwrap_or(Disconnect::CLOSED_BY_PEER);
+                    }
+                    self.on_progress(progress);
+                }
+                () = outbox.filled() => self.session.on_wake(),
+                () = sleep.as_mut() => {
+                    let now = Instant::now();
+                    if write_due.is_some_and(|due| due <= now) {
+                        outbox.close(Disconnect::WRITE_ERROR);
+                        return Disconnect::WRITE_ERROR;
+                    }
+                    self.session.on_deadline(now);
                 }
             }
         }
     }
-}
 
-/// One frame with these messages, a newline between them.
-fn text_message(lines: &[Line]) -> Option<Utf8Bytes> {
-    if let [Line::Whole(line)] = lines {
-        return Utf8Bytes::try_from(Bytes::clone(line)).ok();
+    fn deadline(&self, write_due: Option<Instant>) -> Instant {
+        let session = self.session.next_deadline();
+        [session, write_due].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FAR_AWAY)
     }
-    let n_bytes = lines.iter().map(|line| line.len() + 1).sum();
-    let mut frame = BytesMut::with_capacity(n_bytes);
-    for (line_idx, line) in lines.iter().enumerate() {
-        if line_idx > 0 {
-            frame.extend_from_slice(b"\n");
-        }
-        line.parts().iter().for_each(|part| frame.extend_from_slice(part));
-    }
-    Utf8Bytes::try_from(frame.freeze()).ok()
-}
 
-fn close_message(disconnect: Disconnect) -> Message {
-    Message::Close(Some(CloseFrame { code: disconnect.code, reason: Utf8Bytes::from_static(disconnect.reason) }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_of_the_same_host_and_listed_ones_may_connect() {
-        let check = |origin: Option<&str>, allowed: &[&str]| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, "andon.example.com:8080".parse().expect("a host"));
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().expect("an origin"));
+    fn on_progress(&mut self, progress: Progress) {
+        let outbox: &Outbox = self.session.outbox();
+        match progress {
+            Progress::Broken(disconnect) => outbox.close(disconnect),
+            Progress::Read(events) => {
+                for event in events {
+                    if self.session.outbox().closing().is_some() {
+                        return;
+                    }
+                    self.on_event(event);
+                }
             }
-            is_allowed_origin(&headers, &allowed.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>())
-        };
-        assert!(check(None, &[]));
-        assert!(check(Some("http://andon.example.com:8080"), &[]));
-        assert!(!check(Some("http://andon.example.com"), &[]));
-        assert!(!check(Some("null"), &[]));
-        assert!(check(Some("https://erp.example.com"), &["https://erp.example.com"]));
-        assert!(!check(Some("https://evil.example.com"), &["https://erp.example.com"]));
-        assert!(check(Some("https://evil.example.com"), &["*"]));
+            Progress::Wrote | Progress::Gone => {}
+        }
     }
 
-    #[test]
-    fn messages_share_a_frame() {
-        let line = |text: &'static str| Line::Whole(Bytes::from_static(text.as_bytes()));
-        let parts = Line::Parts([Bytes::from_static(b"{"), Bytes::from_static(b"\"a\":1"), Bytes::from_static(b"}")]);
-        let frame = text_message(&[line("{}"), parts, line("{}")]).expect("UTF-8");
-        assert_eq!(frame.as_str(), "{}\n{\"a\":1}\n{}");
+    fn on_event(&mut self, event: Event) {
+        counter!("api_frames_received_total").increment(1);
+        match (event, self.encoding) {
+            (Event::Text(frame), Encoding::Json) | (Event::Binary(frame), Encoding::Protobuf) => {
+                self.session.on_frame(&frame);
+            }
+            (Event::Text(_) | Event::Binary(_), _) => self.session.outbox().close(Disconnect::INAPPROPRIATE_PROTOCOL),
+            (Event::Ping(payload), _) if self.socket.writing.len() < WAITING_BUFFERS_MAX => {
+                self.socket.writing.push_back((frame::pong(&payload), true));
+            }
+            (Event::Ping(_) | Event::Pong, _) => {}
+            (Event::Close, _) => self.session.outbox().close(Disconnect::CLOSED_BY_PEER),
+        }
+    }
+}
+
+/// Moves a timer, if that makes a difference.
+fn reset(sleep: Pin<&mut Sleep>, deadline: Instant) {
+    if sleep.deadline() != deadline {
+        sleep.reset(deadline);
     }
 }

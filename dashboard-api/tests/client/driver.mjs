@@ -1,11 +1,12 @@
 // Runs the official Centrifuge client at the command of a test: one JSON command a line on stdin, one JSON event a
 // line on stdout. The test decides what happens when; this only carries it out and reports.
 //
-// Commands: {"op":"open","url","token"?,"ask"?}        ask: fetch tokens through the test, by {"op":"token","token"}
+// Commands: {"op":"open","url","token"?,"ask"?,"transport"?,"emulation"?}        ask: fetch tokens through the test, by {"op":"token","token"}
 //           {"op":"subscribe","channel"}  {"op":"unsubscribe","channel"}
 //           {"op":"call","method","arguments"}         a method of the client, for example history
 import { createInterface } from 'node:readline';
 import { Centrifuge } from 'centrifuge';
+import EventSource from 'eventsource';
 import WebSocket from 'ws';
 
 const tell = (event, about = {}) => process.stdout.write(`${JSON.stringify({ event, ...about })}\n`);
@@ -13,15 +14,18 @@ const tell = (event, about = {}) => process.stdout.write(`${JSON.stringify({ eve
 let client;
 let answerToken;
 
-function open({ url, token, ask }) {
+function open({ url, token, ask, transport, emulation }) {
   const getToken = ask
     ? () => new Promise((resolve) => {
         answerToken = resolve;
         tell('token wanted');
       })
     : undefined;
-  client = new Centrifuge(url, {
+  const endpoint = transport ? [{ transport, endpoint: url }] : url;
+  client = new Centrifuge(endpoint, {
     websocket: WebSocket,
+    eventsource: EventSource,
+    ...(emulation ? { emulationEndpoint: emulation } : {}),
     ...(token ? { token } : {}),
     ...(getToken ? { getToken } : {}),
     minReconnectDelay: 20,
@@ -33,12 +37,18 @@ function open({ url, token, ask }) {
   client.connect();
 }
 
-function subscribe({ channel }) {
-  const subscription = client.newSubscription(channel, { minResubscribeDelay: 20, maxResubscribeDelay: 100 });
+function subscribe({ channel, options }) {
+  const subscription = client.newSubscription(channel, {
+    minResubscribeDelay: 20,
+    maxResubscribeDelay: 100,
+    ...options,
+  });
   subscription.on('subscribed', ({ recovered, wasRecovering, data }) =>
     tell('subscribed', { channel, recovered, wasRecovering, data }));
   subscription.on('publication', ({ data, offset }) => tell('publication', { channel, offset, data }));
   subscription.on('unsubscribed', ({ code, reason }) => tell('unsubscribed', { channel, code, reason }));
+  subscription.on('join', ({ info }) => tell('join', { channel, info }));
+  subscription.on('leave', ({ info }) => tell('leave', { channel, info }));
   subscription.subscribe();
 }
 

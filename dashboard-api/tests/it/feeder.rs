@@ -35,6 +35,18 @@ pub(crate) fn stock_view() -> ViewInfo {
     }
 }
 
+/// A view with one row: `sales`, with the column `total`.
+pub(crate) fn sales_view() -> ViewInfo {
+    let total = ViewColumn { name: "total".to_owned(), data_type: "Int64".to_owned(), nullable: true };
+    ViewInfo {
+        name: "sales".to_owned(),
+        topic: topics::view("sales"),
+        columns: vec![total],
+        key: vec![],
+        ..stock_view()
+    }
+}
+
 /// A row of the view `stock`.
 pub(crate) fn stock_row(item: u64, quantity: &str) -> Value {
     json!({"item": item, "quantity": quantity, "note": null})
@@ -67,6 +79,13 @@ impl Feeder {
             record(&topic, json!({"item": item}).to_string(), row, Some(mark))
         });
         self.append(records.collect()).await;
+    }
+
+    /// A new value of the figure `sales`.
+    pub(crate) async fn figure(&self, epoch: u64, value: u64) {
+        let mark = EpochMark { epoch, as_of_ms: 1_000, last: true };
+        let row = json!({"total": value}).to_string();
+        self.append(vec![record(&topics::view("sales"), "{}".to_owned(), Some(row), Some(mark))]).await;
     }
 
     /// An epoch with one row as large as asked.

@@ -4,6 +4,9 @@
 
 mod client;
 mod feeder;
+mod go_suite;
+mod live;
+mod nodes;
 mod proxy;
 mod rest;
 mod server;

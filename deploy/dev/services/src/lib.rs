@@ -1,4 +1,4 @@
-//! Real services for tests: Kafka, PostgreSQL and Kafka Connect with Debezium, through the scripts of `deploy/dev`.
+//! Real services for tests: Kafka, PostgreSQL, Redis and Kafka Connect with Debezium, through the scripts of `deploy/dev`.
 //!
 //! Each value owns one running service on free loopback ports; dropping it ends the service and removes its files, and
 //! the service ends as well if the test process is killed. The calls block, for seconds when they start something: call
@@ -170,6 +170,47 @@ impl Connect {
     /// If the script cannot be run.
     pub fn kill(&self) -> Result<(), Error> {
         self.folder.run_in("kill9", &[]).map(drop)
+    }
+}
+
+/// One Redis server, whose data does not outlive it.
+#[derive(Debug)]
+pub struct Redis {
+    folder: Folder,
+    url: String,
+}
+
+impl Redis {
+    /// Starts an empty server.
+    ///
+    /// # Errors
+    /// What `redis.sh` says: the server's program is missing.
+    pub fn start() -> Result<Self, Error> {
+        let folder = Folder::new("redis.sh")?;
+        let printed = folder.run_in("start", &[])?;
+        let url = folder.value(&printed, "REDIS_URL")?;
+        Ok(Self { folder, url })
+    }
+
+    /// Its URL; stays the same over restarts.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills the server as a crash would; its data is gone.
+    ///
+    /// # Errors
+    /// If the script cannot be run.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.folder.run_in("kill9", &[]).map(drop)
+    }
+
+    /// Starts the server again after [`Redis::kill`], at the same address.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub fn restart(&self) -> Result<(), Error> {
+        self.folder.run_in("start", &[]).map(drop)
     }
 }
 
