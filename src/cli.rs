@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_LOG_FILTER, LogFormat};
-use crate::{Error, check, demo, query, replay, serve, telemetry};
+use crate::{Error, check, demo, query, replay, serve, telemetry, watch};
 
 /// Streaming analytics and alerting for an ERP.
 #[derive(Debug, Parser)]
@@ -40,6 +40,8 @@ enum Command {
     Replay(replay::Options),
     /// Answers SQL over the views as they stand at given offsets of a capture, and exits.
     Query(query::Options),
+    /// Shows views, alerts and other channels live on a terminal, or as JSON lines.
+    Watch(watch::Options),
 }
 
 /// Where SQL files come from; shared by several commands.
@@ -92,6 +94,7 @@ fn run(cli: Cli) -> Result<(), Error> {
             Command::Check(options) => check::run(&options),
             Command::Replay(options) => replay::run(options).await,
             Command::Query(options) => query::run(options).await,
+            Command::Watch(options) => watch::run(options).await,
         }
     })
 }

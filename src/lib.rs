@@ -6,7 +6,7 @@
 //! - [`program`]: SQL files → a planned [`pipelines::Program`];
 //! - [`clock`]: business time that follows the data;
 //! - [`node`]: the stages wired over one log, and their shutdown;
-//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`]: one module per command;
+//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`], [`watch`]: one module per command;
 //! - [`output`]: query results as CSV, JSON or a table;
 //! - [`telemetry`]: logs and metrics.
 
@@ -24,5 +24,6 @@ pub mod replay;
 pub mod serve;
 pub mod shipped;
 pub mod telemetry;
+pub mod watch;
 
 pub use error::{BoxError, Error};

@@ -25,6 +25,8 @@ mod error;
 mod fixtures;
 mod fossil;
 mod functions;
+#[doc(hidden)]
+pub mod fuzz;
 mod hub;
 mod live;
 mod outbox;

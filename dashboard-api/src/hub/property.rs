@@ -1,15 +1,19 @@
-//! The hub's conscience: whatever epochs come, and whoever joins, leaves and recovers meanwhile, every client ends
-//! with exactly the view's rows, and sees every publication once and in order.
+//! The hub's conscience: whatever epochs come, whoever joins, leaves and recovers meanwhile, and whenever the node is
+//! killed and another takes its place with what a compacted log still holds, every client ends with exactly the view's
+//! rows that pass its filter, and sees every publication once and in order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use model::view::EpochMark;
-use model::{ViewInfo, topics};
+use model::{Record, ViewInfo, topics};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::fixtures::{batch_at, catalog, context, drain, feed, open_config, session, status, tail, view_info};
+use crate::fixtures::{
+    RecordParts, batch_at, catalog, context, drain, feed, open_config, session, status, tail, view_info,
+};
+use crate::hub::tail::Tail;
 use crate::session::{Session, SessionContext};
 
 const CLIENTS: usize = 3;
@@ -29,6 +33,8 @@ enum Step {
     Redeclare,
     /// An epoch that its engine did not live to end: the truth has its row.
     Torn(u8, u16),
+    /// The node is killed, and another reads what the compacted log holds.
+    Kill,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -41,13 +47,64 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..CLIENTS).prop_map(Step::Read),
         1 => Just(Step::Redeclare),
         1 => (0..12_u8, any::<u16>()).prop_map(|(id, n)| Step::Torn(id, n)),
+        1 => Just(Step::Kill),
     ];
     proptest::collection::vec(step, 1..60)
+}
+
+/// The filter of the last client; the others see everything.
+const FILTER: &str = "n % 2 = 0";
+
+fn passes(row: &Value) -> bool {
+    row["n"].as_u64().is_some_and(|n| n % 2 == 0)
+}
+
+/// A node, and the log that outlives it.
+struct World {
+    context: Arc<SessionContext>,
+    tail: Tail,
+    info: ViewInfo,
+    records: Vec<Record>,
+}
+
+impl World {
+    /// A node that has read what the log holds.
+    fn new(info: ViewInfo, kept: &[Record]) -> Self {
+        let mut config = open_config();
+        config.limits.history_size = 4;
+        config.limits.history_bytes = 400;
+        let (hub, context) = context(&config);
+        let mut tail = tail(&hub);
+        feed(&mut tail, catalog(&info));
+        tail.apply(&topics::view("v"), kept);
+        feed(&mut tail, status(1_000));
+        hub.set_loaded();
+        Self { context, tail, info, records: Vec::new() }
+    }
+
+    /// Another node in its place, with the newest record of each key.
+    fn kill(&mut self) {
+        let newest: BTreeMap<_, _> = self.records.iter().map(|record| (record.key.clone(), record)).collect();
+        let mut kept: Vec<Record> = newest.into_values().cloned().collect();
+        kept.sort_by_key(|record| record.offset);
+        let records = std::mem::take(&mut self.records);
+        *self = Self { records, ..Self::new(self.info.clone(), &kept) };
+    }
+
+    fn append(&mut self, records: Vec<RecordParts>) {
+        let first_offset = self.records.len() as i64;
+        let mut batch = batch_at(&topics::view("v"), first_offset, records);
+        let now_ms = chrono::Utc::now().timestamp_millis();
+        batch.records.iter_mut().for_each(|record| record.timestamp_ms = now_ms);
+        self.records.extend(batch.records.iter().cloned());
+        feed(&mut self.tail, batch);
+    }
 }
 
 /// What a client library and its application keep.
 #[derive(Default)]
 struct Client {
+    is_filtered: bool,
     session: Option<Session>,
     rows: Rows,
     position: Option<(String, u64)>,
@@ -63,6 +120,9 @@ impl Client {
 
     fn subscribe(&mut self) {
         let mut request = serde_json::json!({"id": 2, "subscribe": {"channel": "view:v"}});
+        if self.is_filtered {
+            request["subscribe"]["data"] = serde_json::json!({"filter": FILTER});
+        }
         if let Some((epoch, offset)) = &self.position {
             let subscribe = request["subscribe"].as_object_mut().expect("an object");
             subscribe.insert("recover".to_owned(), true.into());
@@ -129,33 +189,29 @@ proptest! {
 
     #[test]
     fn every_client_ends_with_the_views_rows(steps in steps()) {
-        let mut config = open_config();
-        config.limits.history_size = 4;
-        config.limits.history_bytes = 400;
-        let (hub, context) = context(&config);
-        let mut tail = tail(&hub);
-        let mut info = view_info("v");
-        feed(&mut tail, catalog(&info));
-        hub.set_loaded();
-        let mut next_offset = 0;
+        let mut world = World::new(view_info("v"), &[]);
         let mut truth = Rows::new();
-        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::default()).collect();
+        let client = |n| Client { is_filtered: n + 1 == CLIENTS, ..Client::default() };
+        let mut clients: Vec<Client> = (0..CLIENTS).map(client).collect();
         for (step_idx, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Join(n) if clients[n].session.is_none() => clients[n].join(&context),
+                Step::Join(n) if clients[n].session.is_none() => clients[n].join(&world.context),
                 Step::Join(n) | Step::Read(n) => clients[n].read(),
                 Step::Leave(n) => clients[n].session = None,
                 Step::Redeclare => {
-                    info = ViewInfo { sql: format!("{} -- {step_idx}", info.sql), ..info };
-                    feed(&mut tail, catalog(&info));
+                    world.info.sql.push_str(&format!(" -- {step_idx}"));
+                    feed(&mut world.tail, catalog(&world.info));
+                }
+                Step::Kill => {
+                    clients.iter_mut().for_each(|client| client.session = None);
+                    world.kill();
                 }
                 Step::Torn(id, n) => {
                     let row = serde_json::json!({"id": id, "n": n});
                     truth.insert(id.to_string(), row.clone());
                     let mark = EpochMark { epoch: step_idx as u64, as_of_ms: 0, last: false };
                     let record = (format!(r#"{{"id":{id}}}"#), Some(row.to_string()), Some(mark));
-                    feed(&mut tail, batch_at(&topics::view("v"), next_offset, vec![record]));
-                    next_offset += 1;
+                    world.append(vec![record]);
                 }
                 Step::Epoch { changes, batch_size, is_marked } => {
                     let n_changes = changes.len();
@@ -169,20 +225,22 @@ proptest! {
                         (format!(r#"{{"id":{id}}}"#), row.map(|r| r.to_string()), is_marked.then_some(mark))
                     }).collect();
                     for records in records.chunks(batch_size) {
-                        feed(&mut tail, batch_at(&topics::view("v"), next_offset, records.to_vec()));
-                        next_offset += records.len() as i64;
+                        world.append(records.to_vec());
                     }
                 }
             }
         }
-        feed(&mut tail, status(1_000));
+        feed(&mut world.tail, status(1_000));
         for client in &mut clients {
             client.read();
             if client.session.is_none() {
-                client.join(&context);
+                client.join(&world.context);
                 client.read();
             }
-            prop_assert_eq!(&client.rows, &truth);
+            let seen = |row: &Value| !client.is_filtered || passes(row);
+            let expected: Rows =
+                truth.iter().filter(|(_, row)| seen(row)).map(|(id, row)| (id.clone(), row.clone())).collect();
+            prop_assert_eq!(&client.rows, &expected);
         }
     }
 }

@@ -58,7 +58,7 @@ pub(crate) async fn pass(State(state): State<AppState>, request: Request) -> Res
     response
 }
 
-fn parse(body: &Bytes, is_binary: bool) -> Option<Emulation> {
+pub(crate) fn parse(body: &Bytes, is_binary: bool) -> Option<Emulation> {
     if is_binary {
         let EmulationRequest { node, session, data } = EmulationRequest::decode(body.clone()).ok()?;
         return Some(Emulation { node, session, data });
