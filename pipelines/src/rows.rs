@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, RecordBatch, downcast_primitive_array};
+use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 
@@ -39,6 +40,31 @@ impl RowCodec {
     /// A codec for some columns of a schema.
     pub(crate) fn of_columns(schema: &Schema, columns: &[usize]) -> OpResult<Self> {
         Self::new(Arc::new(schema.project(columns)?))
+    }
+
+    /// A codec whose bytes compare as ORDER BY does: columns of a schema, each with its direction and place of NULLs.
+    pub(crate) fn ordered(schema: &Schema, order: &[(usize, SortOptions)]) -> OpResult<Self> {
+        let columns: Vec<usize> = order.iter().map(|(column, _)| *column).collect();
+        let schema = Arc::new(schema.project(&columns)?);
+        let fields = schema
+            .fields()
+            .iter()
+            .zip(order)
+            .map(|(f, (_, options))| SortField::new_with_options(f.data_type().clone(), *options))
+            .collect();
+        let converter = RowConverter::new(fields)?;
+        let parser = converter.parser();
+        Ok(Self { schema, converter, parser })
+    }
+
+    /// Encodes some columns of a batch; `None` if there are none.
+    pub(crate) fn encode_some(
+        &self,
+        batch: &RecordBatch,
+        columns: impl Iterator<Item = usize>,
+    ) -> OpResult<Option<Rows>> {
+        let columns: Vec<ArrayRef> = columns.map(|i| Arc::clone(batch.column(i))).collect();
+        if columns.is_empty() { Ok(None) } else { Ok(Some(self.encode(&columns)?)) }
     }
 
     pub(crate) fn schema(&self) -> &SchemaRef {

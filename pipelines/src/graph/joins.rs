@@ -15,16 +15,11 @@ use crate::ops::interval::{IntervalJoin, IntervalSpec};
 use crate::ops::join::{Join, Side};
 use crate::ops::outer_join::KeyedJoin;
 use crate::rows::relaxed;
-use crate::sql::now::depends_on_time;
 
 impl Graph {
     pub(super) fn join(&mut self, join: &logical::Join, schema: SchemaRef) -> OpResult<Result<NodeId, Reason>> {
-        if join.null_aware {
-            return Ok(Err("NOT IN over a column that can be NULL; write NOT EXISTS".to_owned()));
-        }
-        let exprs = join.on.iter().flat_map(|(l, r)| [l, r]).chain(join.filter.as_ref());
-        if exprs.into_iter().any(depends_on_time) {
-            return Ok(Err("a join condition that reads the time; filter before the join".to_owned()));
+        if let Some(node) = self.rewritten_join(join, &schema)? {
+            return Ok(node);
         }
         let inputs = [self.compile(&join.left)?, self.compile(&join.right)?];
         let joined = join.left.schema().join(join.right.schema())?;

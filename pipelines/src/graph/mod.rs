@@ -10,8 +10,10 @@ mod intervals;
 mod joins;
 mod maps;
 mod recomputed;
+mod rewrites;
 mod session;
 mod timed;
+mod windows;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -101,6 +103,10 @@ impl Graph {
         self.leaves.insert(name.to_owned(), node);
     }
 
+    fn is_append_only(&self, id: NodeId) -> bool {
+        self.nodes[id].facts.appends
+    }
+
     /// Drops what only planning needs.
     pub(crate) fn forget_plans(&mut self) {
         self.known = HashMap::new();
@@ -186,7 +192,10 @@ impl Graph {
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => Ok(Ok(self.compile(&sort.input)?)),
             LogicalPlan::Projection(p) => {
                 let exprs: Vec<&Expr> = p.expr.iter().collect();
-                let input = self.compile(&p.input)?;
+                let input = match self.top_n_unnumbered(p)? {
+                    Some(input) => input,
+                    None => self.compile(&p.input)?,
+                };
                 let label = format!("project {}", list(&p.expr));
                 Ok(Ok(self.map(input, p.input.schema(), None, Some(&exprs), schema, label)?))
             }
@@ -195,6 +204,9 @@ impl Graph {
                 Ok(Ok(self.filter_by_time(input, f.input.schema(), &f.predicate, schema)?))
             }
             LogicalPlan::Filter(f) => {
+                if let Some(node) = self.top_n(f, true, &schema)? {
+                    return Ok(Ok(node));
+                }
                 let input = self.compile(&f.input)?;
                 let label = format!("filter {}", f.predicate);
                 Ok(Ok(self.map(input, f.input.schema(), Some(&f.predicate), None, schema, label)?))
@@ -213,6 +225,8 @@ impl Graph {
             }
             LogicalPlan::Aggregate(a) => self.aggregate(&a.input, &a.group_expr, &a.aggr_expr, schema),
             LogicalPlan::Join(join) => self.join(join, schema),
+            LogicalPlan::Window(window) => self.window(window, schema),
+            LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.limit(plan, schema),
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => self.constant(plan, schema),
             other => Ok(Err(format!("{} has no incremental form yet", kind(other)))),
         }
@@ -223,8 +237,9 @@ impl Graph {
         let Some(leaf) = self.leaves.get(name).copied() else {
             return Ok(Err(format!("{name} is not a source table or kept view")));
         };
-        if scan.fetch.is_some() || !scan.filters.is_empty() {
-            return Ok(Err("LIMIT without an order".to_owned()));
+        // A fetch is only a hint: the LIMIT that it comes from stands above.
+        if !scan.filters.is_empty() {
+            return Ok(Err(format!("a filter inside the scan of {name}")));
         }
         match &scan.projection {
             None => Ok(Ok(leaf)),

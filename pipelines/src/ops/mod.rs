@@ -6,18 +6,23 @@
 pub(crate) mod aggregate;
 pub(crate) mod constant;
 pub(crate) mod emit;
+pub(crate) mod expand;
 pub(crate) mod gate;
 pub(crate) mod interval;
 pub(crate) mod join;
 pub(crate) mod keyed;
 pub(crate) mod map;
 pub(crate) mod outer_join;
+pub(crate) mod ranking;
 pub(crate) mod recompute;
 pub(crate) mod session;
+pub(crate) mod slots;
+pub(crate) mod sorted;
 pub(crate) mod temporal;
 pub(crate) mod timed;
 pub(crate) mod tracked;
 pub(crate) mod union;
+pub(crate) mod window;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use datafusion::physical_plan::PhysicalExpr;

@@ -33,8 +33,8 @@ fn incremental_and_recomputed_parts_are_told_apart() {
                         source orders
                   columns id, grp
                     source customers
-        top3 (key: grp; recompute: ORDER BY … LIMIT has no incremental form yet)
-        recompute ORDER BY … LIMIT  -- recompute: ORDER BY … LIMIT has no incremental form yet
+        top3 (key: grp; incremental)
+        first 3 after 0 by by_group.total DESC NULLS FIRST
           view by_group
     "#]]
     .assert_eq(&load(text));

@@ -3,6 +3,7 @@
 mod closing;
 mod explain;
 mod failing_rows;
+mod operators;
 mod oracle;
 mod publish;
 mod state;

@@ -38,6 +38,24 @@ fn views() -> Vec<(String, String)> {
             "WITH RECURSIVE r AS (SELECT id, 1 AS depth FROM customers WHERE id < 3 UNION ALL \
                    SELECT r.id + 3, depth + 1 FROM r WHERE depth < 3) SELECT count(*) AS n, max(id) AS top FROM r",
         ),
+        (
+            "top",
+            "SELECT id, status, n FROM (SELECT *, row_number() OVER (PARTITION BY status ORDER BY amount DESC, id) AS n FROM orders) WHERE n <= 3",
+        ),
+        ("largest", "SELECT id, amount FROM orders ORDER BY amount DESC NULLS LAST, id LIMIT 5 OFFSET 1"),
+        (
+            "steps",
+            "SELECT id, lag(qty) OVER (PARTITION BY status ORDER BY id) AS before, sum(qty) OVER (PARTITION BY status ORDER BY id) AS running FROM orders",
+        ),
+        (
+            "figures",
+            "SELECT status, array_agg(id ORDER BY amount DESC, id) AS ids, last_value(qty ORDER BY id) AS newest, sum(DISTINCT qty) AS d, median(qty) AS m, round(stddev(weight), 9) AS s, round(sum(weight), 9) AS w FROM orders GROUP BY status",
+        ),
+        (
+            "sets",
+            "SELECT status, day, count(*) AS n, sum(amount) AS total FROM orders GROUP BY GROUPING SETS ((status), (day), ())",
+        ),
+        ("unlike", "SELECT id FROM orders WHERE status NOT IN (SELECT grp FROM customers)"),
         ("over_view", "SELECT count(*) AS statuses, sum(total) AS total FROM by_status"),
     ];
     views.into_iter().map(|(n, q)| (n.to_owned(), q.to_owned())).collect()

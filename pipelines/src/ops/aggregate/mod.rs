@@ -3,62 +3,34 @@
 //! A step touches only the groups in its input: their old output row leaves, their new one enters if it differs. A
 //! group lives as long as its rows' weights sum to more than zero; its slot is then used again.
 
+mod bags;
 mod distinct;
-mod extreme;
+mod edge;
+mod exact;
+mod floats;
 mod general;
 mod linear;
+mod ranked;
+mod spec;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::distinct as differs;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::cast::as_boolean_array;
-use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+use hashbrown::HashSet;
 use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
+pub(crate) use self::spec::AggregateSpec;
+use super::slots::{malformed, pair, unpair};
 use super::{Operator, Step, concat};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, RowCodec, batch_of};
+use crate::state::StateWriter;
 use crate::watermark::{Horizon, at, instants};
-
-/// One aggregate of the SELECT list. Columns are indexes into the operator's input.
-#[derive(Debug)]
-pub(crate) struct AggregateSpec {
-    /// Function name as DataFusion knows it.
-    pub(crate) function: String,
-    /// Argument columns.
-    pub(crate) args: Vec<usize>,
-    /// Column of the FILTER clause.
-    pub(crate) filter: Option<usize>,
-    /// DISTINCT.
-    pub(crate) distinct: bool,
-    /// Type of the result.
-    pub(crate) output: DataType,
-    /// DataFusion's own function over the same columns, for aggregates without a form of ours.
-    pub(crate) general: AggregateFunctionExpr,
-}
-
-impl AggregateSpec {
-    fn accumulator(self, input: &SchemaRef) -> OpResult<Box<dyn Accumulator>> {
-        let arg = |i: usize| input.field(self.args[i]).data_type().clone();
-        match (self.function.as_str(), self.distinct, self.args.len()) {
-            ("count", false, _) => Ok(Box::new(linear::Count::new(self.args))),
-            ("count", true, 1) => Ok(Box::new(distinct::CountDistinct::new(self.args[0], arg(0))?)),
-            ("sum", false, 1) if linear::Sum::supports(&arg(0), &self.output) => {
-                Ok(Box::new(linear::Sum::new(self.args[0], self.output)))
-            }
-            ("avg", false, 1) if linear::DecimalAverage::supports(&arg(0), &self.output) => {
-                Ok(Box::new(linear::DecimalAverage::new(self.args[0], &arg(0), self.output)))
-            }
-            ("min", _, 1) => Ok(Box::new(extreme::Extreme::new(self.args[0], arg(0), extreme::End::First)?)),
-            ("max", _, 1) => Ok(Box::new(extreme::Extreme::new(self.args[0], arg(0), extreme::End::Last)?)),
-            _ => Ok(Box::new(general::General::new(self.general, &self.args, input)?)),
-        }
-    }
-}
 
 /// State of one aggregate for all groups.
 pub(super) trait Accumulator: Send + std::fmt::Debug {
@@ -73,7 +45,36 @@ pub(super) trait Accumulator: Send + std::fmt::Debug {
 
     /// The results of some groups.
     fn evaluate(&mut self, groups: &[u32]) -> OpResult<ArrayRef>;
+
+    /// See [`Operator::track`]: only for aggregates with entries of their own below a group.
+    fn track(&mut self) {}
+
+    /// Writes what is kept of a group as a whole, if anything.
+    fn save(&self, _group: usize, _out: &mut Vec<u8>) {}
+
+    /// Reads what [`Accumulator::save`] wrote, off the front of `bytes`.
+    fn load(&mut self, _group: usize, _bytes: &mut &[u8]) -> OpResult<()> {
+        Ok(())
+    }
+
+    /// Entries below groups that changed since the last call.
+    fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
+        Vec::new()
+    }
+
+    /// The value of such an entry, `None` if it is gone.
+    fn entry(&self, _group: usize, _key: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes an entry back.
+    fn load_entry(&mut self, _group: usize, _key: &[u8], _value: &[u8]) -> OpResult<()> {
+        Err(malformed())
+    }
 }
+
+/// First byte of the stored entry of a group; those of the entries below it follow, one per aggregate.
+const GROUP: u8 = 0;
 
 /// The operator.
 #[derive(Debug)]
@@ -90,6 +91,14 @@ pub(crate) struct Aggregate {
     /// Step in which a slot was touched last, to find the touched ones without a set.
     touched_at: Vec<u64>,
     step_no: u64,
+    /// Groups that changed since the last checkpoint, if there are checkpoints. Empty groups are then released by the
+    /// checkpoint, so that a slot belongs to one key until its end is stored.
+    unsaved: Option<HashSet<u32, foldhash::fast::RandomState>>,
+    /// Groups that exist even when they are empty: the only one without GROUP BY, those of `()` in GROUPING SETS. Theirs
+    /// are the first slots.
+    n_permanent: usize,
+    /// The rows of permanent groups were put out before a restart.
+    restored: bool,
     closes: Option<Closes>,
 }
 
@@ -154,16 +163,42 @@ impl Aggregate {
             touched_at: Vec::new(),
             step_no: 0,
             closes: None,
+            unsaved: None,
+            n_permanent: 0,
+            restored: false,
         };
         if n_keys == 0 {
             this.slot(&[]);
+            this.n_permanent = 1;
         }
         Ok(this)
+    }
+
+    /// Makes groups permanent, one per row of `keys`; called before the first step.
+    pub(crate) fn with_permanent(mut self, keys: &RecordBatch) -> OpResult<Self> {
+        let slots = self.slots(keys)?;
+        self.n_permanent = slots.len();
+        Ok(self)
+    }
+
+    fn is_permanent(&self, slot: u32) -> bool {
+        (slot as usize) < self.n_permanent
     }
 
     /// From now on forgets groups whose key in this column is closed; no row may come for them any more.
     pub(crate) fn close_by(&mut self, key: usize, horizon: Horizon) {
         self.closes = Some(Closes { key, horizon, slots: BTreeMap::new(), values: Vec::new() });
+    }
+
+    /// Notes when the groups close that were restored.
+    fn find_closing(&mut self) -> OpResult<()> {
+        let Some(closes) = &mut self.closes else { return Ok(()) };
+        let slots: Vec<u32> = self.groups.values().copied().collect();
+        let keys = slots.iter().map(|s| self.keys[*s as usize].as_deref().unwrap_or_default());
+        let columns = self.codec.decode(keys)?;
+        let values = instants(&columns[closes.key])?;
+        slots.iter().enumerate().for_each(|(i, slot)| closes.add(*slot, at(&values, i)));
+        Ok(())
     }
 
     /// Forgets the groups that are closed at the end of the step.
@@ -176,11 +211,19 @@ impl Aggregate {
         }
         metrics::counter!("pipelines_closed_keys_total").increment(closed.len() as u64);
         for slot in closed {
-            self.release(slot);
+            match &mut self.unsaved {
+                None => self.release(slot),
+                // The next checkpoint stores that the group is gone, and releases it.
+                Some(unsaved) => {
+                    unsaved.insert(slot);
+                    self.weights[slot as usize] = 0;
+                    self.accumulators.iter_mut().for_each(|(_, a)| a.clear(slot as usize));
+                }
+            }
         }
     }
 
-    /// Without GROUP BY there is one group, which exists even when it is empty.
+    /// Without GROUP BY there is one group and no key.
     fn is_global(&self) -> bool {
         self.n_keys == 0
     }
@@ -250,7 +293,7 @@ impl Aggregate {
     /// Output rows of some groups, and which of them exist.
     fn output(&mut self, slots: &[u32]) -> OpResult<(RecordBatch, BooleanArray)> {
         let global = self.is_global();
-        let exists = slots.iter().map(|s| Some(global || self.weights[*s as usize] > 0)).collect();
+        let exists = slots.iter().map(|s| Some(self.is_permanent(*s) || self.weights[*s as usize] > 0)).collect();
         let mut columns = match global {
             true => Vec::new(),
             false => {
@@ -270,11 +313,8 @@ impl Aggregate {
     }
 
     fn release_empty(&mut self, slots: &[u32]) {
-        if self.is_global() {
-            return;
-        }
         for slot in slots {
-            if self.weights[*slot as usize] == 0 {
+            if self.weights[*slot as usize] == 0 && !self.is_permanent(*slot) {
                 self.release(*slot);
             }
         }
@@ -296,7 +336,7 @@ impl Aggregate {
 impl Operator for Aggregate {
     fn wants(&self, step: &Step<'_>) -> bool {
         let closes = |c: &Closes| !c.slots.is_empty() && c.horizon.moves(step.watermarks);
-        (step.first && self.is_global()) || self.closes.as_ref().is_some_and(closes)
+        (step.first && self.n_permanent > 0) || self.closes.as_ref().is_some_and(closes)
     }
 
     fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
@@ -316,24 +356,87 @@ impl Operator for Aggregate {
                 touched.push(*slot);
             }
         }
-        if self.is_global() && touched.is_empty() {
-            touched.push(0);
+        let puts_out_permanent = step.first && !self.restored;
+        if puts_out_permanent {
+            let permanent = (0..).take(self.n_permanent).filter(|slot| self.touched_at[*slot as usize] != self.step_no);
+            touched.extend(permanent);
         }
         let (old, mut old_exists) = self.output(&touched)?;
-        if step.first && self.is_global() {
-            old_exists = BooleanArray::from(vec![false]);
+        if puts_out_permanent {
+            old_exists =
+                touched.iter().map(|s| Some(!self.is_permanent(*s) && self.weights[*s as usize] > 0)).collect();
         }
         if let Some(delta) = inputs[0] {
             self.update(&all_slots, delta)?;
         }
         let (new, new_exists) = self.output(&touched)?;
-        self.release_empty(&touched);
+        match &mut self.unsaved {
+            Some(unsaved) => unsaved.extend(&touched),
+            None => self.release_empty(&touched),
+        }
         self.forget_closed(step);
         difference(&old, &old_exists, &new, &new_exists)
     }
 
     fn state_rows(&self) -> usize {
         self.groups.len()
+    }
+
+    fn track(&mut self) {
+        self.unsaved = Some(HashSet::default());
+        self.accumulators.iter_mut().for_each(|(_, accumulator)| accumulator.track());
+    }
+
+    /// One entry per group (weight and what each aggregate keeps of it as a whole), and one per remembered value.
+    fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
+        let Some(unsaved) = self.unsaved.as_mut().map(std::mem::take) else { return Ok(()) };
+        for slot in &unsaved {
+            let at = *slot as usize;
+            let key = [&[GROUP], self.keys[at].as_deref().unwrap_or_default()].concat();
+            if self.weights[at] == 0 && !self.is_permanent(*slot) {
+                out.delete(&key);
+                continue;
+            }
+            let mut value = self.weights[at].to_be_bytes().to_vec();
+            self.accumulators.iter().for_each(|(_, accumulator)| accumulator.save(at, &mut value));
+            out.put(&key, &value);
+        }
+        for (i, (_, accumulator)) in self.accumulators.iter_mut().enumerate() {
+            for (slot, below) in accumulator.take_changed() {
+                let mut key = vec![u8::try_from(i + 1).map_err(|_| malformed())?];
+                key.extend(pair(self.keys[slot as usize].as_deref().unwrap_or_default(), &below));
+                match accumulator.entry(slot as usize, &below) {
+                    Some(value) => out.put(&key, &value),
+                    None => out.delete(&key),
+                }
+            }
+        }
+        let mut empty: Vec<u32> = unsaved.into_iter().collect();
+        empty.sort_unstable();
+        self.release_empty(&empty);
+        Ok(())
+    }
+
+    fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
+        for (key, mut value) in entries {
+            let (kind, key) = key.split_first().ok_or_else(malformed)?;
+            let (group, below) = if *kind == GROUP { (key, &[][..]) } else { unpair(key)? };
+            let slot = if self.is_global() { 0 } else { self.slot(group) } as usize;
+            for (_, accumulator) in &mut self.accumulators {
+                accumulator.resize(self.keys.len());
+            }
+            if *kind == GROUP {
+                self.restored = true;
+                self.weights[slot] = bags::take_i64(&mut value)?;
+                for (_, accumulator) in &mut self.accumulators {
+                    accumulator.load(slot, &mut value)?;
+                }
+                continue;
+            }
+            let (_, accumulator) = self.accumulators.get_mut(usize::from(*kind) - 1).ok_or_else(malformed)?;
+            accumulator.load_entry(slot, below, value)?;
+        }
+        self.find_closing()
     }
 }
 

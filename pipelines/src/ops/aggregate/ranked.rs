@@ -1,0 +1,130 @@
+//! MEDIAN and PERCENTILE_CONT: the values of a group are kept sorted with their counts, so the one or two values in
+//! question are found without reading the others.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
+
+use super::Accumulator;
+use super::bags::Bags;
+use crate::error::OpResult;
+use crate::ops::sorted::Sorted;
+use crate::rows::{RowBytes, RowCodec};
+
+/// DataFusion takes the place between two values in steps of a millionth, so we do.
+const STEPS: f64 = 1_000_000.0;
+
+/// Which value is wanted.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// The middle one; DataFusion's function computes it from the two middle values.
+    Median(Box<AggregateFunctionExpr>),
+    /// The value at this share of the way from the first to the last, 0 to 1, of DOUBLE values.
+    Percentile(f64),
+}
+
+/// The aggregate.
+#[derive(Debug)]
+pub(super) struct Ranked {
+    arg: usize,
+    wanted: Wanted,
+    codec: RowCodec,
+    output: DataType,
+    bags: Bags,
+}
+
+impl Ranked {
+    pub(super) fn new(arg: usize, wanted: Wanted, input: &SchemaRef, output: DataType) -> OpResult<Self> {
+        let field = Field::new("value", input.field(arg).data_type().clone(), true);
+        let codec = RowCodec::new(Arc::new(Schema::new(vec![field])))?;
+        Ok(Self { arg, wanted, codec, output, bags: Bags::default() })
+    }
+
+    fn values(&self, bag: &Sorted<i64>, places: &[u64]) -> OpResult<ArrayRef> {
+        let rows = places.iter().filter_map(|place| bag.nth(*place));
+        Ok(self.codec.decode(rows)?.remove(0))
+    }
+
+    fn evaluate_one(&self, group: u32) -> OpResult<ScalarValue> {
+        let bag = self.bags.of(group);
+        let Some(last) = bag.total().checked_sub(1) else { return ScalarValue::try_from(&self.output) };
+        match &self.wanted {
+            Wanted::Median(function) => {
+                let middle = if last % 2 == 0 { vec![last / 2] } else { vec![last / 2, last / 2 + 1] };
+                let mut accumulator = function.create_accumulator()?;
+                accumulator.update_batch(&[self.values(bag, &middle)?])?;
+                accumulator.evaluate()
+            }
+            Wanted::Percentile(share) => {
+                let at = share * as_f64(last);
+                let (low, high) = (as_u64(at.floor()), as_u64(at.ceil()));
+                let both = self.values(bag, &[low, high])?;
+                let both: &Float64Array = both.as_primitive::<Float64Type>();
+                let weight = ((at - at.floor()) * STEPS).floor() / STEPS;
+                let value = match low == high {
+                    true => both.value(0),
+                    false => both.value(0) + (both.value(1) - both.value(0)) * weight,
+                };
+                Ok(ScalarValue::Float64(Some(value)))
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a place beyond 2^53 does not occur")]
+fn as_f64(n: u64) -> f64 {
+    n as f64
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place: whole and not negative")]
+fn as_u64(n: f64) -> u64 {
+    n as u64
+}
+
+impl Accumulator for Ranked {
+    fn resize(&mut self, n_groups: usize) {
+        self.bags.resize(n_groups);
+    }
+
+    fn clear(&mut self, group: usize) {
+        self.bags.clear(group);
+    }
+
+    fn update(&mut self, groups: &[u32], weights: &[i64], batch: &RecordBatch) -> OpResult<()> {
+        let column = batch.column(self.arg);
+        let rows = self.codec.encode(&[Arc::clone(column)])?;
+        for (i, (group, weight)) in groups.iter().zip(weights).enumerate() {
+            if *weight != 0 && column.is_valid(i) {
+                self.bags.add(*group, rows.row(i).data(), *weight);
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, groups: &[u32]) -> OpResult<ArrayRef> {
+        if groups.is_empty() {
+            return Ok(arrow::array::new_empty_array(&self.output));
+        }
+        let values = groups.iter().map(|g| self.evaluate_one(*g)).collect::<OpResult<Vec<_>>>()?;
+        ScalarValue::iter_to_array(values)
+    }
+
+    fn track(&mut self) {
+        self.bags.track();
+    }
+
+    fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
+        self.bags.take_changed()
+    }
+
+    fn entry(&self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
+        self.bags.entry(group, key)
+    }
+
+    fn load_entry(&mut self, group: usize, key: &[u8], value: &[u8]) -> OpResult<()> {
+        self.bags.load_entry(group, key, value)
+    }
+}
