@@ -41,10 +41,6 @@ impl<T> Default for Keyed<T> {
 }
 
 impl<T: Default> Keyed<T> {
-    pub(crate) fn len(&self) -> usize {
-        self.table.len()
-    }
-
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.slots.iter().flatten().map(|s| &s.value)
     }

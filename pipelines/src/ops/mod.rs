@@ -16,7 +16,6 @@ pub(crate) mod outer_join;
 pub(crate) mod ranking;
 pub(crate) mod recompute;
 pub(crate) mod session;
-pub(crate) mod slots;
 pub(crate) mod sorted;
 pub(crate) mod temporal;
 pub(crate) mod timed;

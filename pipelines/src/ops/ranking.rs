@@ -14,7 +14,7 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use model::Delta;
 
-use super::slots::{Changed, Keyed, malformed, unpair};
+use super::keyed::{Changed, Keyed, malformed, unpair};
 use super::sorted::{Counted, Sorted};
 use super::{Operator, Step};
 use crate::error::OpResult;

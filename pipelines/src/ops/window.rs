@@ -14,7 +14,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::window::WindowExpr;
 use model::Delta;
 
-use super::slots::{Changed, Keyed, malformed, unpair};
+use super::keyed::{Changed, Keyed, malformed, unpair};
 use super::sorted::{Counted, Sorted};
 use super::{Operator, Step};
 use crate::error::OpResult;

@@ -76,7 +76,7 @@ const JOINS: &[&str] = &[
     "SELECT o.id, c.id AS customer FROM orders o JOIN customers c ON o.qty = c.id",
     "SELECT o.id, i.id AS item FROM orders o JOIN items i ON o.amount = i.units",
     "SELECT o.id, i.id AS item FROM orders o LEFT JOIN items i ON i.units > o.amount * 100",
-    "SELECT id, (SELECT max(amount) FROM orders) AS top, (SELECT count(*) FROM items i WHERE i.order_id = o.id AND i.units > 0) AS n FROM orders o",
+    "SELECT id, (SELECT count(*) FROM items i WHERE i.order_id = o.id AND i.units > 0) AS n FROM orders o",
     "SELECT o.id, l.n FROM orders o, LATERAL (SELECT count(*) AS n FROM items i WHERE i.order_id = o.id) l",
 ];
 

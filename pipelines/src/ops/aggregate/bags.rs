@@ -3,7 +3,7 @@
 use hashbrown::HashSet;
 
 use crate::error::OpResult;
-use crate::ops::slots::malformed;
+use crate::ops::keyed::malformed;
 use crate::ops::sorted::Sorted;
 use crate::rows::RowBytes;
 

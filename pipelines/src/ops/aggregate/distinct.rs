@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use super::Accumulator;
 use super::bags::{ChangedEntries, slot_of, take_i64};
 use crate::error::OpResult;
-use crate::ops::slots::malformed;
+use crate::ops::keyed::malformed;
 use crate::rows::{RowBytes, RowCodec, ZSet, add_weight};
 
 /// First byte of the entries of the values themselves, and of those of the aggregate below.

@@ -12,7 +12,7 @@ use arrow::datatypes::SchemaRef;
 use super::Accumulator;
 use super::bags::{Bags, take_i64};
 use crate::error::OpResult;
-use crate::ops::slots::malformed;
+use crate::ops::keyed::malformed;
 use crate::rows::{RowBytes, RowCodec};
 
 /// Which end of the order is wanted.

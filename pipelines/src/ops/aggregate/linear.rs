@@ -13,7 +13,7 @@ use datafusion::error::DataFusionError;
 use super::Accumulator;
 use super::bags::take_i64;
 use crate::error::OpResult;
-use crate::ops::slots::malformed;
+use crate::ops::keyed::malformed;
 
 /// Number of rows whose arguments are all not NULL.
 #[derive(Debug)]

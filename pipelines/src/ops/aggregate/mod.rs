@@ -25,7 +25,7 @@ use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
 pub(crate) use self::spec::AggregateSpec;
-use super::slots::{malformed, pair, unpair};
+use super::keyed::{malformed, pair, unpair};
 use super::{Operator, Step, concat};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, RowCodec, batch_of};
