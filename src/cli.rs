@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_LOG_FILTER, LogFormat};
-use crate::{Error, check, demo, query, replay, serve, telemetry, watch};
+use crate::{Error, check, demo, flink, query, replay, serve, telemetry, watch};
 
 /// Streaming analytics and alerting for an ERP.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Query(query::Options),
     /// Shows views, alerts and other channels live on a terminal, or as JSON lines.
     Watch(watch::Options),
+    /// Writes the views as a Flink SQL script that fills the same topics.
+    Flink(flink::Options),
 }
 
 /// Where SQL files come from; shared by several commands.
@@ -95,6 +97,7 @@ fn run(cli: Cli) -> Result<(), Error> {
             Command::Replay(options) => replay::run(options).await,
             Command::Query(options) => query::run(options).await,
             Command::Watch(options) => watch::run(options).await,
+            Command::Flink(options) => flink::run(&options),
         }
     })
 }

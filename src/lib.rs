@@ -6,7 +6,7 @@
 //! - [`program`]: SQL files → a planned [`pipelines::Program`];
 //! - [`clock`]: business time that follows the data;
 //! - [`node`]: the stages wired over one log, and their shutdown;
-//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`], [`watch`]: one module per command;
+//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`], [`flink`], [`watch`]: one module per command;
 //! - [`output`]: query results as CSV, JSON or a table;
 //! - [`telemetry`]: logs and metrics.
 
@@ -16,6 +16,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 mod error;
+pub mod flink;
 pub mod node;
 pub mod output;
 pub mod program;

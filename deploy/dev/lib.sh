@@ -7,6 +7,8 @@ DEV=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CACHE=${ANDON_CACHE:-$HOME/.cache/andon}
 KAFKA_LIBS=$CACHE/jars/kafka
 DEBEZIUM_LIBS=$CACHE/jars/debezium
+FLINK_HOME=$CACHE/flink-2.2.1
+FLINK_CONNECTOR_LIBS=$CACHE/jars/flink
 
 die() { echo "${0##*/}: $*" >&2; exit 1; }
 

@@ -1,4 +1,5 @@
-//! Real services for tests: Kafka, PostgreSQL, Redis and Kafka Connect with Debezium, through the scripts of `deploy/dev`.
+//! Real services for tests: Kafka, PostgreSQL, Redis, Kafka Connect with Debezium, and Flink, through the scripts of
+//! `deploy/dev`.
 //!
 //! Each value owns one running service on free loopback ports; dropping it ends the service and removes its files, and
 //! the service ends as well if the test process is killed. The calls block, for seconds when they start something: call
@@ -211,6 +212,56 @@ impl Redis {
     /// As [`Redis::start`].
     pub fn restart(&self) -> Result<(), Error> {
         self.folder.run_in("start", &[]).map(drop)
+    }
+}
+
+/// One Flink cluster: job manager, task manager and SQL gateway.
+#[derive(Debug)]
+pub struct Flink {
+    folder: Folder,
+    gateway: String,
+    pids: Vec<u32>,
+}
+
+impl Flink {
+    /// Starts a cluster with settings of the form `KEY=VALUE`.
+    ///
+    /// # Errors
+    /// What `flink.sh` says: Java missing, no access to PyPI or Maven Central on first use.
+    pub fn start_with(settings: &[&str]) -> Result<Self, Error> {
+        let folder = Folder::new("flink.sh")?;
+        let printed = folder.run_in("start", settings)?;
+        let gateway = folder.value(&printed, "FLINK_GATEWAY")?;
+        let pids = folder.value(&printed, "FLINK_PIDS")?;
+        let pids = pids.trim_matches('"').split_whitespace().filter_map(|pid| pid.parse().ok());
+        Ok(Self { gateway, pids: pids.take(2).collect(), folder })
+    }
+
+    /// URL of the SQL gateway.
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// Process ids of the job manager and the task manager.
+    pub fn pids(&self) -> &[u32] {
+        &self.pids
+    }
+
+    /// Runs a SQL script and returns the ids of the jobs it started.
+    ///
+    /// # Errors
+    /// What Flink says of a statement.
+    pub fn run(&self, script: &Path) -> Result<Vec<String>, Error> {
+        let printed = self.folder.run_in("run", &[&script.display().to_string()])?;
+        Ok(printed.lines().map(str::to_owned).collect())
+    }
+
+    /// Waits until a job over bounded sources has finished.
+    ///
+    /// # Errors
+    /// Why it failed.
+    pub fn wait(&self, job: &str) -> Result<(), Error> {
+        self.folder.run_in("wait", &[job]).map(drop)
     }
 }
 

@@ -1,0 +1,4 @@
+-- Purpose: NEXMark q0, pass through: what reading and writing alone cost.
+CREATE MATERIALIZED VIEW q0 WITH ('output' = 'append') AS
+SELECT auction, bidder, price, date_time, extra
+FROM bid;

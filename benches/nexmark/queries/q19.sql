@@ -1,0 +1,10 @@
+-- Purpose: NEXMark q19, top ten: the highest bids of each auction.
+CREATE MATERIALIZED VIEW q19 WITH ('key' = 'auction, rank_number') AS
+SELECT auction, bidder, price, channel, url, date_time, extra, rank_number
+FROM (
+  SELECT
+    auction, bidder, price, channel, url, date_time, extra,
+    ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC, date_time ASC, extra ASC) AS rank_number
+  FROM bid
+) ranked
+WHERE rank_number <= 10;
