@@ -119,7 +119,7 @@ impl SqlSet {
     pub fn plan(&self) -> Result<Planned, Error> {
         let mut problems = Vec::new();
         let mut keep = |found| problems.extend(found);
-        let tables = ingest::ddl::parse_tables(&self.source).map_err(&mut keep).unwrap_or_default();
+        let mut tables = ingest::ddl::parse_tables(&self.source).map_err(&mut keep).unwrap_or_default();
         let rules = alerting::rules::load(&self.rules).map_err(&mut keep).unwrap_or_default();
         if !problems.is_empty() {
             return Err(Error::Sql(problems));
@@ -130,6 +130,10 @@ impl SqlSet {
         let problems = alerting::rules::check_columns(&rules, &program.views());
         if !problems.is_empty() {
             return Err(Error::Sql(problems));
+        }
+        for table in &mut tables {
+            let name = std::sync::Arc::clone(&table.name);
+            table.read_only(|column| program.reads(&name, column));
         }
         Ok(Planned { tables, rules, program })
     }

@@ -85,12 +85,21 @@ impl fmt::Display for Report {
                 floor.read, floor.decoded
             )?;
         }
-        let cell = |cost: &Result<Cost, String>, show: &dyn Fn(&Cost) -> String| cost.as_ref().map_or_else(|_| "–".to_owned(), show);
+        let cell = |cost: &Result<Cost, String>, show: &dyn Fn(&Cost) -> String| {
+            cost.as_ref().map_or_else(|_| "–".to_owned(), show)
+        };
         if let Some(seconds) = self.flink_start_seconds {
-            let ours = self.lines.iter().filter_map(|l| l.andon.as_ref().ok()).map(|c| c.start_seconds).fold(0.0, f64::max);
-            writeln!(f, "Start-up: Andon {ours:.1} s at most until it reads; Flink's cluster {seconds:.1} s, then a job's submission\n")?;
+            let ours =
+                self.lines.iter().filter_map(|l| l.andon.as_ref().ok()).map(|c| c.start_seconds).fold(0.0, f64::max);
+            writeln!(
+                f,
+                "Start-up: Andon {ours:.1} s at most until it reads; Flink's cluster {seconds:.1} s, then a job's submission\n"
+            )?;
         }
-        writeln!(f, "| query | Andon, k events/CPU-s | Flink | ratio | Andon, MB | Flink, MB | ratio | Flink's submission, s | result |")?;
+        writeln!(
+            f,
+            "| query | Andon, k events/CPU-s | Flink | ratio | Andon, MB | Flink, MB | ratio | Flink's submission, s | result |"
+        )?;
         writeln!(f, "|---|---|---|---|---|---|---|---|---|")?;
         for line in &self.lines {
             let ratio = |show: &dyn Fn(&Cost) -> f64| match (&line.andon, &line.flink) {

@@ -42,13 +42,9 @@ pub(crate) async fn compare(log: &Arc<dyn Log>, view: &str) -> Result<Compared, 
     let show = |rows: &[String]| rows.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join(", ");
     let difference = match ours.is_empty() && theirs.is_empty() {
         true => String::new(),
-        false => format!(
-            "only Andon, {}: {}; only Flink, {}: {}",
-            ours.len(),
-            show(&ours),
-            theirs.len(),
-            show(&theirs)
-        ),
+        false => {
+            format!("only Andon, {}: {}; only Flink, {}: {}", ours.len(), show(&ours), theirs.len(), show(&theirs))
+        }
     };
     Ok(Compared { rows: andon.values().sum::<i64>().try_into()?, same: difference.is_empty(), difference })
 }

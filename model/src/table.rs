@@ -43,6 +43,9 @@ pub struct SourceTable {
     /// `'ttl' = '90 days'`: rows whose event time is so much older than the business time leave the table. In
     /// microseconds; only for tables with a primary key and an event time.
     pub ttl_us: Option<i64>,
+    /// Columns of an append-only table that no view reads, one entry per column; a missing entry counts as read. They
+    /// are not decoded: rows hold NULL there. Only nullable columns may be left out, and never the event time.
+    pub unread: Vec<bool>,
     /// Where the records come from.
     pub topic: TopicSelector,
     /// How they are encoded.
@@ -56,5 +59,23 @@ impl SourceTable {
     /// deleted, and nothing of it is kept.
     pub fn is_append_only(&self) -> bool {
         self.primary_key.is_empty()
+    }
+
+    /// Notes which columns some view reads, so that the others need no decoding. A table whose rows are kept decodes
+    /// them all, since people and later views may ask for any.
+    pub fn read_only(&mut self, is_read: impl Fn(usize) -> bool) {
+        let is_needed = |i: usize| {
+            let is_event_time = self.event_time.is_some_and(|e| e.column == i);
+            is_read(i) || is_event_time || !self.schema.field(i).is_nullable()
+        };
+        self.unread = match self.is_append_only() {
+            true => (0..self.schema.fields().len()).map(|i| !is_needed(i)).collect(),
+            false => Vec::new(),
+        };
+    }
+
+    /// Whether a column has to be decoded.
+    pub fn is_read(&self, column: usize) -> bool {
+        !self.unread.get(column).copied().unwrap_or(false)
     }
 }

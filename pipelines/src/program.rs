@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::catalog::view::ViewTable;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -50,6 +51,8 @@ pub(crate) struct KeptView {
 pub struct Program {
     pub(crate) graph: Graph,
     pub(crate) views: Vec<KeptView>,
+    /// Columns of source tables and kept views that some kept view reads.
+    reads: BTreeMap<String, BTreeSet<usize>>,
     pub(crate) time: BusinessTime,
     pub(crate) tables: Vec<SourceTable>,
     pub(crate) statements: HashMap<String, ViewStatement>,
@@ -110,6 +113,11 @@ impl Program {
     /// Views and rules in the order in which they are kept.
     pub fn views(&self) -> Vec<ViewInfo> {
         self.views.iter().map(|v| v.info.clone()).collect()
+    }
+
+    /// Whether some kept view or rule reads this column of a relation.
+    pub fn reads(&self, relation: &str, column: usize) -> bool {
+        self.reads.get(relation).is_some_and(|columns| columns.contains(&column))
     }
 
     /// How a view is kept, as an indented operator tree.
@@ -195,6 +203,7 @@ struct Loader {
     time: BusinessTime,
     statements: BTreeMap<String, ViewStatement>,
     views: Vec<KeptView>,
+    reads: BTreeMap<String, BTreeSet<usize>>,
 }
 
 /// What a statement is to become.
@@ -216,7 +225,7 @@ impl Loader {
             graph.add_source(table);
             register(&session, &table.name, &table.schema, &table.primary_key);
         }
-        Self { session, graph, time, statements, views: Vec::new() }
+        Self { session, graph, time, statements, views: Vec::new(), reads: BTreeMap::new() }
     }
 
     fn add_view(&mut self, name: &str) -> Result<(), Diagnostic> {
@@ -262,6 +271,7 @@ impl Loader {
         let failed = |e: DataFusionError| planning_diagnostic(source, &e);
         let plan = self.plan(wanted.query, source)?;
         let optimised = self.session.state().optimize(&plan).map_err(failed)?;
+        self.note_reads(&optimised).map_err(failed)?;
         let schema: SchemaRef = Arc::new(plain(optimised.schema().as_arrow()));
         unique_columns(&schema, source)?;
         let key = match wanted.key {
@@ -325,6 +335,19 @@ impl Loader {
         Ok(())
     }
 
+    /// Notes which columns of which relations a kept view's plan scans.
+    fn note_reads(&mut self, plan: &LogicalPlan) -> Result<(), DataFusionError> {
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                let all = || (0..scan.source.schema().fields().len()).collect();
+                let columns: Vec<usize> = scan.projection.clone().unwrap_or_else(all);
+                self.reads.entry(scan.table_name.table().to_owned()).or_default().extend(columns);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(())
+    }
+
     /// Relations below a query that are marked `EMPTY:` by the source pack.
     fn empty_inputs(&self, query: &Query) -> Vec<String> {
         let mut seen = BTreeSet::new();
@@ -349,6 +372,7 @@ impl Loader {
             lineage: Lineage::new(&self.graph, tables),
             graph: self.graph,
             views: self.views,
+            reads: self.reads,
             time: self.time,
             tables: tables.to_vec(),
             statements: self.statements.into_iter().collect(),

@@ -170,7 +170,10 @@ fn below<'a>(statements: &BTreeMap<String, View>, from: impl Iterator<Item = &'a
 }
 
 fn header(out: &mut String, options: &FlinkOptions) {
-    comment(out, "Flink SQL, written by `andon flink`; run it with Flink's SQL client or gateway and the Kafka SQL connector.");
+    comment(
+        out,
+        "Flink SQL, written by `andon flink`; run it with Flink's SQL client or gateway and the Kafka SQL connector.",
+    );
     comment(out, "All times are in UTC, as Andon's are.");
     let defaults = [("execution.runtime-mode", "streaming"), ("table.local-time-zone", "UTC")];
     let own = options.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));

@@ -45,11 +45,15 @@ pub(super) fn problem(statement: &SqlStatement) -> Option<Diagnostic> {
     for (i, token) in tokens.iter().enumerate() {
         let next = tokens.get(i + 1);
         let found = match &token.token {
-            Token::DoubleColon => Some(("`::` is not in Flink's SQL".to_owned(), "write CAST(value AS type)".to_owned())),
+            Token::DoubleColon => {
+                Some(("`::` is not in Flink's SQL".to_owned(), "write CAST(value AS type)".to_owned()))
+            }
             Token::Word(word) if word.quote_style.is_none() => {
                 word_problem(&word.value.to_lowercase(), word.keyword, &tokens[..i], &tokens[i + 1..], has_from)
             }
-            Token::Number(_, _) if i > 1 && is(&tokens[i - 1], "BY") && is(&tokens[i - 2], "GROUP") && !next.is_some_and(operator) => {
+            Token::Number(_, _)
+                if i > 1 && is(&tokens[i - 1], "BY") && is(&tokens[i - 2], "GROUP") && !next.is_some_and(operator) =>
+            {
                 Some(("GROUP BY a column's number is not in Flink's SQL".to_owned(), "write the expression".to_owned()))
             }
             _ => None,
@@ -86,7 +90,9 @@ fn word_problem(
             Some(("Flink has no AT TIME ZONE".to_owned(), "write CONVERT_TZ".to_owned()))
         }
         "ilike" => Some(("Flink has no ILIKE".to_owned(), "write LOWER(text) LIKE".to_owned())),
-        "recursive" => Some(("Flink has no recursive query in a stream".to_owned(), "keep this view in Andon".to_owned())),
+        "recursive" => {
+            Some(("Flink has no recursive query in a stream".to_owned(), "keep this view in Andon".to_owned()))
+        }
         "qualify" => Some(("Flink has no QUALIFY".to_owned(), "filter in a query around this one".to_owned())),
         "where" if !has_from => {
             let help = "add FROM (VALUES (1)) AS one (n)".to_owned();

@@ -37,7 +37,8 @@ fn sink_name(view: &ViewInfo) -> String {
 /// `CREATE TABLE` of the sink.
 pub(super) fn table(view: &ViewInfo, options: &FlinkOptions) -> String {
     let form = form(view);
-    let not_null = |name: &str| if form == Form::Keyed && view.key.iter().any(|k| k == name) { " NOT NULL" } else { "" };
+    let not_null =
+        |name: &str| if form == Form::Keyed && view.key.iter().any(|k| k == name) { " NOT NULL" } else { "" };
     let mut items: Vec<String> = Vec::new();
     if form == Form::TextKey {
         items.push(format!("{} STRING NOT NULL", quoted(KEY)));
@@ -120,7 +121,10 @@ fn json_value(name: &str, data_type: &DataType) -> String {
         }
         DataType::Timestamp(_, zone) => {
             let zone = if zone.is_some() { "'Z'" } else { "" };
-            format!("DATE_FORMAT(CAST({name} AS TIMESTAMP(6)), 'yyyy-MM-dd''T''HH:mm:ss.SSSSSS{}')", zone.replace('\'', "''"))
+            format!(
+                "DATE_FORMAT(CAST({name} AS TIMESTAMP(6)), 'yyyy-MM-dd''T''HH:mm:ss.SSSSSS{}')",
+                zone.replace('\'', "''")
+            )
         }
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::List(_) => name.to_owned(),
         other => format!("CAST({name} AS {})", sql_type(other, 0)),

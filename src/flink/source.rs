@@ -88,12 +88,7 @@ fn plain_table(table: &SourceTable, options: &FlinkOptions) -> String {
             upsert_options(table, options, "ALL")
         }
     };
-    format!(
-        "CREATE TABLE {} (\n  {}\n) WITH (\n  {}\n)",
-        quoted(&table.name),
-        items.join(",\n  "),
-        with.join(",\n  ")
-    )
+    format!("CREATE TABLE {} (\n  {}\n) WITH (\n  {}\n)", quoted(&table.name), items.join(",\n  "), with.join(",\n  "))
 }
 
 fn upsert_options(table: &SourceTable, options: &FlinkOptions, fields: &str) -> Vec<String> {

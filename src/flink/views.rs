@@ -72,7 +72,8 @@ fn relations(rest: &[TokenWithSpan]) -> BTreeSet<String> {
             Token::LParen => in_from.push(false),
             Token::RParen if in_from.len() > 1 => drop(in_from.pop()),
             Token::Word(_) => {
-                let ends = ["SELECT", "WHERE", "GROUP", "HAVING", "ORDER", "UNION", "EXCEPT", "INTERSECT", "ON", "LIMIT"];
+                let ends =
+                    ["SELECT", "WHERE", "GROUP", "HAVING", "ORDER", "UNION", "EXCEPT", "INTERSECT", "ON", "LIMIT"];
                 let state = in_from.last_mut().filter(|_| is(token, "FROM") || ends.iter().any(|w| is(token, w)));
                 if let Some(state) = state {
                     *state = is(token, "FROM");
@@ -88,9 +89,8 @@ fn relations(rest: &[TokenWithSpan]) -> BTreeSet<String> {
 /// `EMIT ON WINDOW CLOSE`, which is how Flink always emits a window.
 fn flink_quotes(sql: &str, rest: &[TokenWithSpan]) -> Option<String> {
     let start = offset(sql, rest.first()?)?;
-    let emit = rest.windows(4).find(|w| {
-        ["EMIT", "ON", "WINDOW", "CLOSE"].iter().zip(*w).all(|(word, token)| is(token, word))
-    });
+    let emit =
+        rest.windows(4).find(|w| ["EMIT", "ON", "WINDOW", "CLOSE"].iter().zip(*w).all(|(word, token)| is(token, word)));
     let end = emit.and_then(|w| offset(sql, &w[0])).unwrap_or(sql.len());
     let mut text: Vec<u8> = sql.as_bytes()[..end].to_vec();
     for token in rest {

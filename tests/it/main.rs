@@ -5,6 +5,7 @@ mod crash;
 mod demo;
 mod disorder;
 mod e2e;
+mod flink;
 mod rules;
 mod support;
 mod truth;

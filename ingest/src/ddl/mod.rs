@@ -115,6 +115,7 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
         primary_key,
         event_time,
         ttl_us: None,
+        unread: Vec::new(),
         topic,
         format,
         declared_at: format!("{}:{}", statement.path, statement.line),

@@ -66,6 +66,8 @@ struct ColumnSpec {
     nullable: bool,
     time_digits: u8,
     is_key: bool,
+    /// Whether any view reads the column; if not, nothing is written to it.
+    is_read: bool,
 }
 
 /// Decodes the records of one table.
@@ -94,6 +96,7 @@ impl Decoder {
             nullable: field.is_nullable(),
             time_digits: table.time_digits.get(i).copied().unwrap_or(6),
             is_key: table.primary_key.contains(&i),
+            is_read: table.is_read(i),
         });
         let columns: HashMap<Box<[u8]>, u16> = fields
             .iter()
@@ -221,6 +224,9 @@ impl Decoder {
         let mut unchanged = Vec::new();
         let mut key_gap = false;
         for (i, (spec, raw)) in specs.iter().zip(raws).enumerate() {
+            if !spec.is_read {
+                continue;
+            }
             let column = &mut out.columns[i];
             match raw.kind {
                 Kind::Missing if spec.is_key => {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use model::{Delta, Record, SourceTable, SqlFile};
@@ -393,4 +393,25 @@ fn an_append_only_table_refuses_what_is_no_new_row() {
     let unchanged = envelope("c", r#"{"id":1,"big":"__debezium_unavailable_value"}"#, 1);
     assert_eq!(decode(Some(&unchanged)).unwrap_err().class(), "no_new_row");
     assert_eq!(changes.len(), 2);
+}
+
+/// What no view reads is neither decoded nor judged; the rest is as it would be.
+#[test]
+fn unread_columns_are_null() {
+    let mut plain = append_table("json");
+    plain.read_only(|column| column <= 2);
+    assert!(plain.is_read(plain.event_time.unwrap().column));
+    let (mut decoder, mut changes) = (Decoder::new(&plain, 1 << 20), Changes::new(&plain.schema));
+    for id in 0..3 {
+        let text = format!(
+            r#"{{"id":{id},"name":"x","qty":"{id}.50","n":"no number","big":"y","ts":"2025-01-01T00:00:00Z"}}"#
+        );
+        let value = Some(Bytes::from(text));
+        let record = Record { offset: 0, timestamp_ms: 0, key: None, value, headers: Vec::new() };
+        decoder.decode(&Arc::from("t"), 0, &record, &mut changes).unwrap();
+    }
+    let rows = super::Table::new(&plain).apply(&mut changes, i64::MAX).unwrap().delta.rows;
+    let n_nulls: Vec<usize> = rows.columns().iter().map(|c| c.null_count()).collect();
+    assert_eq!(n_nulls, [0, 0, 0, 3, 3, 3, 3, 0, 3, 3, 3, 3]);
+    assert!(text(&rows)[2].contains("2.50"), "{:?}", text(&rows));
 }

@@ -33,6 +33,7 @@ pub(crate) fn appended(name: &str) -> SourceTable {
         primary_key: Vec::new(),
         event_time: Some(EventTime { column: 2, delay_us: 0 }),
         ttl_us: None,
+        unread: Vec::new(),
         topic: TopicSelector::Name(name.to_owned()),
         format: SourceFormat::Json,
         declared_at: String::new(),

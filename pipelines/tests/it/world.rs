@@ -66,6 +66,7 @@ fn table(name: &str, columns: &[(&str, DataType)]) -> SourceTable {
         primary_key: vec![0],
         event_time: None,
         ttl_us: None,
+        unread: Vec::new(),
         topic: TopicSelector::Name(name.to_owned()),
         format: SourceFormat::Json,
         time_digits: vec![6; columns.len()],

@@ -5,6 +5,7 @@
 //! the brokers go and once when they are back, and show in `log_kafka_up`.
 
 mod cluster;
+mod parcel;
 mod producer;
 mod reader;
 

@@ -7,19 +7,18 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use metrics::counter;
-use model::{LogBatch, LogError, LogReader, Offsets, PollLimit, Record};
+use model::{LogBatch, LogError, LogReader, Offsets, PollLimit};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Headers};
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, error, warn};
 
 use super::cluster::{Catalog, Cluster, Context, refused};
+use super::parcel::{Packing, Parcel, Waiting};
 use super::{KafkaOptions, is_internal};
 use crate::log::selection::Selection;
 
@@ -48,13 +47,11 @@ impl ClientContext for ReaderContext {
 
 impl ConsumerContext for ReaderContext {}
 
-type Parcel = Vec<(Arc<str>, i32, Record)>;
-
 /// A reader of a Kafka log.
 pub(super) struct KafkaReader {
     parcels: mpsc::Receiver<Result<Parcel, LogError>>,
     /// Records taken from the channel and not yet returned.
-    waiting: std::collections::VecDeque<(Arc<str>, i32, Record)>,
+    waiting: Waiting,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -98,48 +95,27 @@ impl KafkaReader {
             .name("kafka-reader".to_owned())
             .spawn(move || worker.run())
             .map_err(|e| LogError::Unavailable { reason: format!("no thread for a reader: {e}") })?;
-        Ok(Self { parcels, waiting: std::collections::VecDeque::new(), ending, thread: Some(thread) })
-    }
-
-    /// Groups what waits into batches, as far as the limit goes.
-    fn take(&mut self, limit: PollLimit) -> Vec<LogBatch> {
-        let (mut n_records, mut n_bytes) = (0, 0);
-        let mut batches: Vec<LogBatch> = Vec::new();
-        while let Some((_, _, record)) = self.waiting.front() {
-            let bytes = record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len);
-            if n_records > 0 && (n_records >= limit.max_records || n_bytes + bytes > limit.max_bytes) {
-                break;
-            }
-            n_records += 1;
-            n_bytes += bytes;
-            let Some((topic, partition, record)) = self.waiting.pop_front() else { break };
-            let same = batches.iter_mut().rev().find(|batch| batch.partition == partition && batch.topic == topic);
-            match same {
-                Some(batch) => batch.records.push(record),
-                None => batches.push(LogBatch { topic, partition, records: vec![record] }),
-            }
-        }
-        batches
+        Ok(Self { parcels, waiting: Waiting::default(), ending, thread: Some(thread) })
     }
 }
 
 #[async_trait]
 impl LogReader for KafkaReader {
     async fn poll(&mut self, limit: PollLimit) -> Result<Vec<LogBatch>, LogError> {
-        if self.waiting.is_empty() {
+        if self.waiting.n_records() == 0 {
             match tokio::time::timeout(limit.wait, self.parcels.recv()).await {
                 Err(_) => return Ok(Vec::new()),
                 Ok(None) => return Err(LogError::Unavailable { reason: "the reading thread ended".to_owned() }),
                 Ok(Some(parcel)) => self.waiting.extend(parcel?),
             }
         }
-        while self.waiting.len() < limit.max_records {
+        while self.waiting.n_records() < limit.max_records {
             match self.parcels.try_recv() {
                 Ok(parcel) => self.waiting.extend(parcel?),
                 Err(_) => break,
             }
         }
-        Ok(self.take(limit))
+        Ok(self.waiting.take(limit))
     }
 }
 
@@ -186,23 +162,24 @@ impl Worker {
     }
 
     fn read_parcel(&mut self) -> Result<(), LogError> {
-        let mut parcel = Parcel::new();
+        let mut packing = Packing::default();
         let mut wait = TICK;
         let mut out_of_range = false;
-        while parcel.len() < PARCEL_RECORDS_MAX {
+        while packing.n_records() < PARCEL_RECORDS_MAX {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
-                    let topic = name(&mut self.names, message.topic());
-                    let record = record(&message);
-                    self.positions.insert((Arc::clone(&topic), message.partition()), Some(record.offset + 1));
-                    parcel.push((topic, message.partition(), record));
+                    packing.push(&message, |topic| name(&mut self.names, topic));
                 }
                 Some(Err(error)) => {
                     out_of_range |= judge(&error)?;
                 }
             }
             wait = Duration::ZERO;
+        }
+        let parcel = packing.finish();
+        for batch in &parcel {
+            self.positions.insert((Arc::clone(&batch.topic), batch.partition), Some(batch.next_offset()));
         }
         if !parcel.is_empty() && self.sender.blocking_send(Ok(parcel)).is_err() {
             self.ending.store(true, Ordering::Release);
@@ -299,20 +276,4 @@ fn name(names: &mut BTreeSet<Arc<str>>, topic: &str) -> Arc<str> {
     let new: Arc<str> = Arc::from(topic);
     names.insert(Arc::clone(&new));
     new
-}
-
-fn record(message: &BorrowedMessage<'_>) -> Record {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (Arc::from(header.key), Bytes::copy_from_slice(header.value.unwrap_or_default())))
-            .collect()
-    });
-    Record {
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers,
-    }
 }
