@@ -86,7 +86,7 @@ impl<'a> AndonRun<'a> {
 
     fn config(&self, dir: &Path) -> Result<std::path::PathBuf, AnyError> {
         let mut text = format!(
-            "[kafka]\nbrokers = {:?}\n[rules]\nenabled = false\n[log]\ndir = {:?}\n",
+            "[kafka]\nbrokers = {:?}\n[rules]\nenabled = false\n[api.auth]\nmode = \"anonymous\"\n[log]\ndir = {:?}\n",
             self.brokers,
             dir.join("log.d").display().to_string()
         );
