@@ -11,7 +11,7 @@ BINARY := $(TARGET)/$(if $(filter release,$(PROFILE)),release,debug)/andon
 WEB := dashboard-api/web
 WEB_SOURCES := $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -path $(WEB)/dist -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test bench lint fmt build web clean
+.PHONY: help demo test bench flink lint fmt build web clean
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ test: ## Runs every test there is; the last line says how many passed, failed an
 bench: ## Measures throughput and latency on the local log and on Kafka; see docs/benchmarks.md.
 	@deploy/dev/setup.sh test
 	@deploy/dev/bench.sh $(BENCH_FLAGS)
+
+flink: ## Runs NEXMark and six figures on Andon and on Apache Flink, and compares; see docs/benchmarks.md. FLINK_FLAGS="events=1000000".
+	@deploy/dev/setup.sh test
+	@cargo bench --locked -p andon --bench nexmark -- $(FLINK_FLAGS)
 
 lint: ## Formatting and lints of everything, as continuous integration sees them.
 	@cargo fmt --all --check

@@ -31,10 +31,27 @@ pub(crate) struct Compared {
 /// Rows by their text, as often as they occur.
 type Table = BTreeMap<String, i64>;
 
+/// What a topic holds.
+struct Content {
+    rows: Table,
+    /// Whether there were records without a key.
+    keyless: bool,
+}
+
+fn once(mut rows: Table) -> Table {
+    rows.values_mut().for_each(|n| *n = 1);
+    rows
+}
+
 /// Reads both topics of a view to their ends.
 pub(crate) async fn compare(log: &Arc<dyn Log>, view: &str) -> Result<Compared, AnyError> {
     let andon = table(log, &topics::view(view)).await?;
     let flink = table(log, &format!("{FLINK_PREFIX}{view}")).await?;
+    // Andon's topic holds equal rows once, since the whole row is its key where there is no other.
+    let (andon, flink) = match flink.keyless {
+        true => (once(andon.rows), once(flink.rows)),
+        false => (andon.rows, flink.rows),
+    };
     let only = |a: &Table, b: &Table| -> Vec<String> {
         a.iter().filter(|(row, n)| b.get(*row) != Some(n)).map(|(row, n)| format!("{n} × {row}")).collect()
     };
@@ -50,7 +67,7 @@ pub(crate) async fn compare(log: &Arc<dyn Log>, view: &str) -> Result<Compared, 
 }
 
 /// The table that a topic's records make: rows by key, or, without keys, all of them.
-async fn table(log: &Arc<dyn Log>, topic: &str) -> Result<Table, AnyError> {
+async fn table(log: &Arc<dyn Log>, topic: &str) -> Result<Content, AnyError> {
     let mut target = Offsets::default();
     for p in log.offsets(topic).await?.iter().filter(|p| p.end > p.earliest) {
         target.set(topic, p.partition, p.end);
@@ -79,10 +96,11 @@ async fn table(log: &Arc<dyn Log>, topic: &str) -> Result<Table, AnyError> {
             }
         }
     }
+    let keyless = !rows.is_empty();
     for value in keyed.into_values() {
         *rows.entry(canonical(&value)?).or_default() += 1;
     }
-    Ok(rows)
+    Ok(Content { rows, keyless })
 }
 
 /// The row with its columns in order of name.

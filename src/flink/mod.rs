@@ -53,6 +53,10 @@ pub struct FlinkOptions {
     /// Reads the topics up to their present ends and finishes.
     #[arg(long)]
     pub bounded: bool,
+    /// Writes views whose key is the whole row without keys, each row once: for views that only grow, and for readers
+    /// other than Andon. Flink refuses it for a view that takes rows back.
+    #[arg(long)]
+    pub append: bool,
     /// A setting of Flink for this script, for example parallelism.default=4; may be given more than once.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_setting)]
     pub settings: Vec<(String, String)>,
@@ -124,7 +128,7 @@ pub fn script(set: &SqlSet, planned: &Planned, options: &FlinkOptions, only: &[S
     if !kept.is_empty() {
         out.push_str("EXECUTE STATEMENT SET\nBEGIN\n\n");
         for view in &kept {
-            push(&mut out, &sink::insert(view), "");
+            push(&mut out, &sink::insert(view, options), "");
         }
         out.push_str("END;\n");
     }

@@ -19,9 +19,14 @@ enum Form {
     Keyed,
     /// Upserts by the key's JSON text.
     TextKey,
+    /// Rows without a key, each once.
+    Append,
 }
 
-fn form(view: &ViewInfo) -> Form {
+fn form(view: &ViewInfo, options: &FlinkOptions) -> Form {
+    if options.append && view.key.len() == view.columns.len() {
+        return Form::Append;
+    }
     let never_null = |name: &String| view.columns.iter().any(|c| c.name == *name && !c.nullable);
     match !view.key.is_empty() && view.key.iter().all(never_null) {
         true => Form::Keyed,
@@ -36,7 +41,7 @@ fn sink_name(view: &ViewInfo) -> String {
 
 /// `CREATE TABLE` of the sink.
 pub(super) fn table(view: &ViewInfo, options: &FlinkOptions) -> String {
-    let form = form(view);
+    let form = form(view, options);
     let not_null =
         |name: &str| if form == Form::Keyed && view.key.iter().any(|k| k == name) { " NOT NULL" } else { "" };
     let mut items: Vec<String> = Vec::new();
@@ -46,13 +51,17 @@ pub(super) fn table(view: &ViewInfo, options: &FlinkOptions) -> String {
     items.extend(
         view.columns.iter().map(|c| format!("{} {}{}", quoted(&c.name), json_type(&data_type(c)), not_null(&c.name))),
     );
-    let key = match form {
-        Form::Keyed => view.key.iter().map(|k| quoted(k)).collect::<Vec<_>>().join(", "),
-        Form::TextKey => quoted(KEY),
-    };
-    items.push(format!("PRIMARY KEY ({key}) NOT ENFORCED"));
+    match form {
+        Form::Keyed => {
+            let key = view.key.iter().map(|k| quoted(k)).collect::<Vec<_>>().join(", ");
+            items.push(format!("PRIMARY KEY ({key}) NOT ENFORCED"));
+        }
+        Form::TextKey => items.push(format!("PRIMARY KEY ({}) NOT ENFORCED", quoted(KEY))),
+        Form::Append => {}
+    }
     let topic = format!("{}{}", options.topic_prefix, view.name);
-    let mut with = vec![text_option("connector", "upsert-kafka"), text_option("topic", &topic)];
+    let connector = if form == Form::Append { "kafka" } else { "upsert-kafka" };
+    let mut with = vec![text_option("connector", connector), text_option("topic", &topic)];
     with.push(text_option("properties.bootstrap.servers", &options.brokers));
     match form {
         Form::Keyed => with.push(text_option("key.format", "json")),
@@ -60,6 +69,7 @@ pub(super) fn table(view: &ViewInfo, options: &FlinkOptions) -> String {
             with.push(text_option("key.format", "raw"));
             with.push(text_option("value.fields-include", "EXCEPT_KEY"));
         }
+        Form::Append => {}
     }
     with.push(text_option("value.format", "json"));
     with.push(text_option("value.json.encode.decimal-as-plain-number", "true"));
@@ -67,9 +77,9 @@ pub(super) fn table(view: &ViewInfo, options: &FlinkOptions) -> String {
 }
 
 /// `INSERT INTO` the sink.
-pub(super) fn insert(view: &ViewInfo) -> String {
+pub(super) fn insert(view: &ViewInfo, options: &FlinkOptions) -> String {
     let mut values: Vec<String> = Vec::new();
-    if form(view) == Form::TextKey {
+    if form(view, options) == Form::TextKey {
         values.push(key_text(view));
     }
     values.extend(view.columns.iter().map(|c| json_value(&quoted(&c.name), &data_type(c))));

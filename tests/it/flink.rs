@@ -33,6 +33,7 @@ fn options() -> FlinkOptions {
         brokers: "kafka:9092".to_owned(),
         topic_prefix: "andon.view.".to_owned(),
         bounded: false,
+        append: false,
         settings: vec![("parallelism.default".to_owned(), "4".to_owned())],
     }
 }

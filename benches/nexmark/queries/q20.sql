@@ -1,5 +1,5 @@
 -- Purpose: NEXMark q20, bids with their auction: an inner join with wide rows.
-CREATE MATERIALIZED VIEW q20 WITH ('output' = 'append') AS
+CREATE MATERIALIZED VIEW q20 AS
 SELECT
   b.auction, b.bidder, b.price, b.channel, b.url, b.date_time AS bid_date_time, b.extra AS bid_extra,
   a.item_name, a.description, a.initial_bid, a.reserve, a.date_time AS auction_date_time, a.expires, a.seller,

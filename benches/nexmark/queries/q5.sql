@@ -1,5 +1,5 @@
 -- Purpose: NEXMark q5, hot items: the auctions with the most bids in each sliding window.
-CREATE MATERIALIZED VIEW q5 WITH ('output' = 'append') AS
+CREATE MATERIALIZED VIEW q5 AS
 SELECT auction_bids.auction, auction_bids.num
 FROM (
   SELECT auction, COUNT(*) AS num, window_start AS starttime, window_end AS endtime
@@ -17,5 +17,4 @@ JOIN (
 ) AS max_bids
 ON auction_bids.starttime = max_bids.starttime
   AND auction_bids.endtime = max_bids.endtime
-  AND auction_bids.num >= max_bids.maxn
-EMIT ON WINDOW CLOSE;
+  AND auction_bids.num >= max_bids.maxn;
