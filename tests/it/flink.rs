@@ -57,7 +57,9 @@ fn check(only: &[&str], expected: Expect) {
 
 #[test]
 fn the_whole_script() {
-    check(&[], expect![[r#"
+    check(
+        &[],
+        expect![[r#"
         -- Flink SQL, written by `andon flink`; run it with Flink's SQL client or gateway and the Kafka SQL connector.
         -- All times are in UTC, as Andon's are.
         SET 'execution.runtime-mode' = 'streaming';
@@ -169,17 +171,24 @@ fn the_whole_script() {
         -- views.sql:8:1: n_today reads today, which is left out
         -- views.sql:7:73: CURRENT_DATE moves by itself in Andon only
         --   help: Flink reads the clock when a row comes, so rows would not come and go by time alone
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_view_that_is_asked_for_must_run() {
-    check(&["n_today"], expect![[r#"
+    check(
+        &["n_today"],
+        expect![[r#"
         error: views.sql:8:1: n_today reads today, which is left out
-    "#]]);
-    check(&["nobody"], expect![[r#"
+    "#]],
+    );
+    check(
+        &["nobody"],
+        expect![[r#"
         error: there is no kept view named "nobody"
-    "#]]);
+    "#]],
+    );
 }
 
 /// Every kept view of a shipped pack is either written or left out with a reason, and the reasons name places.
