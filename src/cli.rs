@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_LOG_FILTER, LogFormat};
-use crate::{Error, check, demo, flink, query, replay, serve, telemetry, watch};
+use crate::{Error, check, demo, flink, plan, query, replay, serve, telemetry, watch};
 
 /// Streaming analytics and alerting for an ERP.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Serve(serve::Options),
     /// Parses, plans and explains every SQL file, or validates a configuration.
     Check(check::Options),
+    /// What a start with the configured SQL files would keep, rebuild, add and drop; changes nothing.
+    Plan(plan::Options),
     /// Writes a capture's records into topics, keeping keys, order, partitions and timestamps.
     Replay(replay::Options),
     /// Answers SQL over the views as they stand at given offsets of a capture, and exits.
@@ -94,6 +96,7 @@ fn run(cli: Cli) -> Result<(), Error> {
             Command::Demo(options) => demo::run(options).await,
             Command::Serve(options) => serve::run(options, serve.unwrap_or_default()).await,
             Command::Check(options) => check::run(&options),
+            Command::Plan(options) => plan::run(&options).await,
             Command::Replay(options) => replay::run(options).await,
             Command::Query(options) => query::run(options).await,
             Command::Watch(options) => watch::run(options).await,

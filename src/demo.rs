@@ -20,7 +20,7 @@ use tracing::info;
 
 use crate::clock::StreamClock;
 use crate::config::{ClockMode, Config};
-use crate::node::{Consumed, Node, Stage};
+use crate::node::{Consumed, Node, Role, Stage};
 use crate::replay::Speed;
 use crate::{Error, replay, shipped, telemetry};
 
@@ -55,7 +55,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let dir = options.data_dir.clone();
     std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
     let secret = secret(&dir.join("secret"))?;
-    let mut node = Node::start(&config(&options, secret.clone()), &Stage::ALL, metrics).await?;
+    let mut node = Node::start(&config(&options, secret.clone()), &Stage::ALL, Role::Active, metrics).await?;
     if let Some(address) = node.address() {
         let token = dir.join("ingest-token");
         write_private(&token, &ingest_token(&secret)?)?;

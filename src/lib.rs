@@ -6,7 +6,8 @@
 //! - [`program`]: SQL files → a planned [`pipelines::Program`];
 //! - [`clock`]: business time that follows the data;
 //! - [`node`]: the stages wired over one log, and their shutdown;
-//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`], [`flink`], [`watch`]: one module per command;
+//! - [`serve`], [`demo`], [`replay`], [`query`], [`check`], [`plan`], [`flink`], [`watch`]: one module per command;
+//! - [`standby`]: a second node that waits until the first one is gone;
 //! - [`output`]: query results as CSV, JSON or a table;
 //! - [`telemetry`]: logs and metrics.
 
@@ -19,11 +20,13 @@ mod error;
 pub mod flink;
 pub mod node;
 pub mod output;
+pub mod plan;
 pub mod program;
 pub mod query;
 pub mod replay;
 pub mod serve;
 pub mod shipped;
+pub mod standby;
 pub mod telemetry;
 pub mod watch;
 

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 use crate::clock::{ObservedSource, StreamClock};
 use crate::config::{ClockMode, Config};
 use crate::program::{SourceTopics, SqlSet};
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, standby};
 
 /// After a request to stop, tasks get so long to finish what they are doing.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,6 +103,15 @@ pub async fn open_log(config: &Config) -> Result<Arc<dyn Log>, Error> {
     }
 }
 
+/// Whether a node works from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// At once.
+    Active,
+    /// When no other node does any more.
+    Standby,
+}
+
 /// Opens the stored state, and reads what the program can use of it.
 async fn open_state(config: &Config, program: &Program) -> Result<(Option<StateOptions>, Option<Restored>), Error> {
     if config.state.location.is_empty() {
@@ -126,7 +135,12 @@ impl Node {
     ///
     /// # Errors
     /// If the log, the listener or the SQL files are not usable; then nothing keeps running.
-    pub async fn start(config: &Config, stages: &[Stage], metrics: PrometheusHandle) -> Result<Self, Error> {
+    pub async fn start(
+        config: &Config,
+        stages: &[Stage],
+        role: Role,
+        metrics: PrometheusHandle,
+    ) -> Result<Self, Error> {
         let log = open_log(config).await?;
         info!(log = log.describe(), "log");
         let mut node = Self {
@@ -141,6 +155,11 @@ impl Node {
             node.start_dashboard(config, metrics).await?;
         }
         let sql = SqlSet::of_config(config)?;
+        if role == Role::Standby {
+            // Mistakes are said now, and not when it is needed.
+            sql.plan()?;
+            standby::wait(&node.log).await.map_err(|e| Error::other("cannot stand by", e))?;
+        }
         let rules = if stages.contains(&Stage::Pipelines) {
             node.start_pipelines(config, &sql).await?
         } else {

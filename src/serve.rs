@@ -6,7 +6,7 @@ use clap::Args;
 use tracing::info;
 
 use crate::config::Config;
-use crate::node::{Node, Stage};
+use crate::node::{Node, Role, Stage};
 use crate::replay::Speed;
 use crate::{Error, replay, telemetry};
 
@@ -19,6 +19,10 @@ pub struct Options {
     /// Runs this stage alone (may be given more than once). Several processes need Kafka between them.
     #[arg(long = "stage", value_enum, value_name = "STAGE")]
     stages: Vec<Stage>,
+    /// Serves pages at once, but keeps views and alerts only when the node that does is gone for some seconds. Both
+    /// need one Kafka and one place for the state.
+    #[arg(long)]
+    standby: bool,
     /// Writes the records of this capture into the log while serving.
     #[arg(long, value_name = "DIR")]
     replay: Option<PathBuf>,
@@ -44,7 +48,8 @@ impl Options {
 pub async fn run(options: Options, config: Config) -> Result<(), Error> {
     let metrics = telemetry::init_metrics()?;
     let stages = if options.stages.is_empty() { Stage::ALL.to_vec() } else { options.stages };
-    let mut node = Node::start(&config, &stages, metrics).await?;
+    let role = if options.standby { Role::Standby } else { Role::Active };
+    let mut node = Node::start(&config, &stages, role, metrics).await?;
     if let Some(address) = node.address() {
         info!(url = format!("http://{address}/"), "serving");
     }

@@ -8,6 +8,8 @@ pub const ALERTS: &str = "andon.alerts";
 pub const CATALOG: &str = "andon.catalog";
 /// One record a second at most: [`crate::view::EngineStatus`] as JSON, key `engine`. Compacted.
 pub const STATUS: &str = "andon.status";
+/// Every ten seconds: the dataflow graph with the numbers of each operator as JSON, key `engine`. Compacted.
+pub const GRAPH: &str = "andon.graph";
 /// Prefix of the topics of kept views.
 pub const VIEW_PREFIX: &str = "andon.view.";
 /// Prefix of the topics of rules' results, which have the form of view topics.

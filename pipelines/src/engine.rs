@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::view::ViewTable;
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
@@ -66,8 +66,19 @@ pub struct Engine {
     first: bool,
     tick_not_before: Option<Instant>,
     watermarks: Watermarks,
+    /// What each node has done since the start.
+    load: Vec<Load>,
     /// What the next checkpoint must hold; `None` if no state is stored.
     unsaved: Option<Unsaved>,
+}
+
+/// What a node has done since the start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    steps: u64,
+    rows_in: u64,
+    rows_out: u64,
+    busy: Duration,
 }
 
 /// What has happened since the last checkpoint.
@@ -104,6 +115,7 @@ impl Engine {
             first: true,
             tick_not_before: None,
             watermarks: Watermarks::default(),
+            load: vec![Load::default(); n_nodes],
             unsaved: None,
         })
     }
@@ -242,6 +254,61 @@ impl Engine {
         self.program.views.iter().filter_map(|v| Some((v.info.name.as_str(), failed(v)?))).collect()
     }
 
+    /// The dataflow graph with the numbers of each operator since the start, as `/api/v1/graph` shows it.
+    pub(crate) fn graph_report(&self) -> serde_json::Value {
+        let nodes = self.program.graph.nodes.iter().enumerate().map(|(id, node)| {
+            let load = &self.load[id];
+            let (kind, state) = match &node.kind {
+                NodeKind::Source(_) => ("source", 0),
+                NodeKind::Operator(op) => ("operator", op.state_rows()),
+            };
+            serde_json::json!({
+                "id": id,
+                "kind": kind,
+                "label": node.label,
+                "view": node.view,
+                "inputs": node.inputs,
+                "columns": node.schema.fields().iter().map(|f| f.name()).collect::<Vec<_>>(),
+                "recompute": node.recompute,
+                "steps": load.steps,
+                "rows_in": load.rows_in,
+                "rows_out": load.rows_out,
+                "state_rows": state,
+                "busy_seconds": load.busy.as_secs_f64(),
+                "stopped": self.failed[id].as_deref(),
+            })
+        });
+        let views = self.program.views.iter().zip(&self.kept).map(|(view, kept)| {
+            serde_json::json!({
+                "name": view.info.name,
+                "node": view.root,
+                "rows": kept.len(),
+                "maintenance": view.info.maintenance,
+            })
+        });
+        serde_json::json!({
+            "epoch": self.epoch,
+            "as_of_ms": self.program.time.get_us().div_euclid(1_000),
+            "nodes": nodes.collect::<Vec<_>>(),
+            "views": views.collect::<Vec<_>>(),
+        })
+    }
+
+    /// How a view is kept, with what each operator has done since the start: `EXPLAIN ANALYZE`.
+    pub fn explain_analyze(&self, view: &str) -> Option<String> {
+        let (at, kept) = self.program.views.iter().enumerate().find(|(_, v)| v.info.name == view)?;
+        let note = |id: usize| {
+            let load = &self.load[id];
+            let state = match &self.program.graph.nodes[id].kind {
+                NodeKind::Operator(op) if op.state_rows() > 0 => format!(", {} in state", op.state_rows()),
+                _ => String::new(),
+            };
+            format!("  [{} in, {} out{state}, {:.1} ms]", load.rows_in, load.rows_out, load.busy.as_secs_f64() * 1e3)
+        };
+        let tree = self.program.graph.explain_with(kept.root, view, &note);
+        Some(format!("{view} ({} rows; {})\n{tree}", self.kept[at].len(), kept.info.maintenance))
+    }
+
     /// Takes one epoch through the whole graph.
     ///
     /// A view whose SQL fails on a row stops, and so do the views over it; the others go on, and
@@ -292,6 +359,7 @@ impl Engine {
         for id in 0..self.program.graph.nodes.len() {
             let stands = restored.is_some_and(|r| r.operators.contains_key(&self.program.lineage.fingerprint(id)));
             self.outputs[id] = if stands { None } else { self.run_node(id, epoch, step) };
+            self.load[id].rows_out += self.outputs[id].as_ref().map_or(0, Delta::len) as u64;
             if let NodeKind::Operator(op) = &self.program.graph.nodes[id].kind {
                 postponed |= op.postponed();
             }
@@ -330,12 +398,17 @@ impl Engine {
         if inputs.iter().all(Option::is_none) && !op.wants(step) {
             return None;
         }
+        let load = &mut self.load[id];
+        load.steps += 1;
+        load.rows_in += inputs.iter().flatten().map(|d| d.len() as u64).sum::<u64>();
+        let started = Instant::now();
         // DataFusion panics on some data instead of failing; that stops a view and nothing else.
         let result = catch_unwind(AssertUnwindSafe(|| op.step(&inputs, step))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             Err(DataFusionError::Internal(format!("panic: {text}")))
         });
+        self.load[id].busy += started.elapsed();
         match result {
             Ok(delta) => delta.filter(|d| !d.is_empty()),
             Err(error) => {
@@ -385,6 +458,12 @@ impl Engine {
         sql: &str,
         table_rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync),
     ) -> Result<(SchemaRef, Vec<RecordBatch>), Error> {
+        if let Some(text) = self.explained(sql) {
+            let schema = Arc::new(Schema::new(vec![Field::new("plan", DataType::Utf8, false)]));
+            let lines: ArrayRef = Arc::new(text.lines().map(Some).collect::<StringArray>());
+            let batch = RecordBatch::try_new(Arc::clone(&schema), vec![lines]).map_err(|e| Error::Query(e.into()))?;
+            return Ok((schema, vec![batch]));
+        }
         let statement =
             SqlStatement { path: "query".to_owned(), line: 1, column: 1, sql: sql.to_owned(), comment: String::new() };
         let query = parse_query(&statement).map_err(|d| Error::Query(DataFusionError::Plan(d.to_string())))?;
@@ -402,6 +481,19 @@ impl Engine {
             Ok((schema, batches))
         };
         run.await.map_err(Error::Query)
+    }
+
+    /// The answer to `EXPLAIN view` and `EXPLAIN ANALYZE view`, where the view is a kept one.
+    fn explained(&self, sql: &str) -> Option<String> {
+        let words: Vec<&str> = sql.trim().trim_end_matches(';').split_whitespace().collect();
+        let is = |word: &str, expected: &str| word.eq_ignore_ascii_case(expected);
+        match words.as_slice() {
+            [explain, view] if is(explain, "explain") => self.program.explain(&view.to_lowercase()),
+            [explain, analyze, view] if is(explain, "explain") && is(analyze, "analyze") => {
+                self.explain_analyze(&view.to_lowercase())
+            }
+            _ => None,
+        }
     }
 
     /// Makes a relation and those below it known to a session.

@@ -30,4 +30,4 @@ pub use error::Error;
 pub use kept::ViewChange;
 pub use program::{Program, RuleQuery};
 pub use publish::{RunOptions, StateOptions, run};
-pub use state::{Restored, Saver, StateError, StateStore};
+pub use state::{Fate, Restored, Saver, StartPlan, StateError, StateStore};

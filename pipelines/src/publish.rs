@@ -17,14 +17,14 @@ use model::clock::ManualClock;
 use model::log::{PollLimit, TopicSelector, TopicSpec};
 use model::view::{EngineStatus, EpochMark};
 use model::{AppendRecord, Clock, EpochSource, Log, LogError, Offsets, SourceEpoch, ViewInfo, topics};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{Engine, EpochOutput, StepMode};
 use crate::error::Error;
 use crate::json;
 use crate::kept::ViewChange;
-use crate::state::{CheckpointData, Restored, Saver, StateStore};
+use crate::state::{CheckpointData, Lease, Restored, Saver, StateStore};
 
 /// Epochs waiting between two tasks; a full channel holds the source back.
 const IN_FLIGHT_MAX: usize = 2;
@@ -100,6 +100,8 @@ struct Done {
     whole: Vec<ViewChange>,
     /// State at this epoch, to be stored when its changes are on their topics.
     checkpoint: Option<CheckpointData>,
+    /// The dataflow graph with its numbers, now and then.
+    graph: Option<Bytes>,
     phase: Phase,
     report: Report,
     /// When the newest record of the epoch was written to the log, milliseconds since 1970.
@@ -126,10 +128,13 @@ pub async fn run(
     let busy = Arc::new(AtomicBool::new(false));
     let (to_store, stored) = mpsc::channel(1);
     let state = options.state.as_ref().map(|state| Saving::new(state, Arc::clone(&busy)));
+    let mut lease = None;
     let storing = match &options.state {
         Some(state) => {
             let saver = Saver::new(state.store.clone(), &mut engine, restored.as_ref())?;
-            Some(tokio::spawn(saver.run(stored, busy)))
+            let (renewals, lease_seen) = watch::channel(Instant::now());
+            lease = Some(Lease(lease_seen));
+            Some(tokio::spawn(saver.run(stored, busy, renewals)))
         }
         None => None,
     };
@@ -178,6 +183,7 @@ pub async fn run(
         topic_ends,
         written: BTreeSet::new(),
         is_live: false,
+        lease,
         to_store,
         status_due: Instant::now(),
     };
@@ -319,15 +325,17 @@ impl Computing {
             Phase::CaughtUp => whole = self.engine.everything(|view| self.wants_whole[view])?,
             Phase::Live | Phase::Last => {}
         }
-        if self.metrics_due <= Instant::now() {
+        let mut graph = None;
+        if self.metrics_due <= Instant::now() || work.phase == Phase::CaughtUp {
             self.metrics_due = Instant::now() + METRICS_INTERVAL;
             measure(&self.engine);
+            graph = Some(Bytes::from(self.engine.graph_report().to_string()));
         }
         let engine = &mut self.engine;
         let due = self.saving.as_mut().is_some_and(|s| work.phase == Phase::Last || s.is_due(engine));
         let checkpoint = if due { engine.take_checkpoint()? } else { None };
         let newest_record_ms = work.epoch.max_log_timestamp_ms;
-        Ok(Done { output, whole, checkpoint, phase: work.phase, report: work.report, newest_record_ms })
+        Ok(Done { output, whole, checkpoint, graph, phase: work.phase, report: work.report, newest_record_ms })
     }
 }
 
@@ -367,6 +375,7 @@ struct Writer {
     /// Views written to since their topic's end was looked up.
     written: BTreeSet<usize>,
     is_live: bool,
+    lease: Option<Lease>,
     to_store: mpsc::Sender<(CheckpointData, BTreeMap<String, i64>)>,
     status_due: Instant,
 }
@@ -374,8 +383,13 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut done: mpsc::Receiver<Done>) -> Result<(), Error> {
         while let Some(done) = done.recv().await {
-            let Done { output, whole, checkpoint, phase, report, newest_record_ms } = done;
+            let Done { output, whole, checkpoint, graph, phase, report, newest_record_ms } = done;
             let as_of_ms = output.as_of_us.div_euclid(1_000);
+            if let Some(lease) = &mut self.lease
+                && !lease.holds().await
+            {
+                return Ok(());
+            }
             self.publish(&output, whole, phase).await?;
             let now_ms = chrono::Utc::now().timestamp_millis();
             if let Some(newest_ms) = newest_record_ms {
@@ -385,6 +399,9 @@ impl Writer {
             if self.status_due <= Instant::now() || phase == Phase::CaughtUp {
                 self.status_due = Instant::now() + STATUS_INTERVAL;
                 publish_status(&*self.log, output.epoch, as_of_ms, now_ms, self.is_live, report).await?;
+            }
+            if let Some(graph) = graph {
+                append(&*self.log, vec![record(topics::GRAPH, Bytes::from_static(b"engine"), Some(graph))]).await?;
             }
             if phase == Phase::CaughtUp {
                 tracing::info!(epoch = output.epoch, records_read = report.records_read, "views are up to date");
@@ -585,7 +602,9 @@ where
 
 /// Creates the topics and brings the catalog topic in line with the program.
 async fn publish_catalog(log: &dyn Log, views: &[ViewInfo]) -> Result<(), Error> {
-    for topic in [topics::CATALOG, topics::STATUS].into_iter().chain(views.iter().map(|v| v.topic.as_str())) {
+    for topic in
+        [topics::CATALOG, topics::STATUS, topics::GRAPH].into_iter().chain(views.iter().map(|v| v.topic.as_str()))
+    {
         retried(|| log.create_topic(topic, TopicSpec::compacted())).await?;
     }
     let (before, _) = read_view_topic(log, topics::CATALOG, None).await?;

@@ -30,9 +30,10 @@ fn write_config(dir: &Path, brokers: &str) -> String {
         "andon.toml",
         &format!(
             "[kafka]\nbrokers = {brokers:?}\n[source]\ndir = {:?}\n[views]\ndir = {:?}\n[rules]\nenabled = false\n\
-             [database]\nurl = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[api.auth]\nmode = \"anonymous\"\n",
+             [state]\nlocation = {:?}\n[database]\nurl = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n[api.auth]\nmode = \"anonymous\"\n",
             at("source"),
             at("views"),
+            at("state"),
             format!("sqlite:{}", at("alerts.db")),
         ),
     );

@@ -7,5 +7,6 @@ mod disorder;
 mod e2e;
 mod flink;
 mod rules;
+mod state;
 mod support;
 mod truth;

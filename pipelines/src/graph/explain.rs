@@ -26,12 +26,24 @@ impl Graph {
 
     /// The operator tree of a view as text; stops at other views.
     pub(crate) fn explain(&self, root: NodeId, view: &str) -> String {
+        self.explain_with(root, view, &|_| String::new())
+    }
+
+    /// The same, with something to add about each operator.
+    pub(crate) fn explain_with(&self, root: NodeId, view: &str, note: &dyn Fn(NodeId) -> String) -> String {
         let mut text = String::new();
-        self.explain_node(root, root, view, 0, &mut text);
+        self.explain_node((root, root), view, note, 0, &mut text);
         text
     }
 
-    fn explain_node(&self, id: NodeId, root: NodeId, view: &str, depth: usize, text: &mut String) {
+    fn explain_node(
+        &self,
+        (id, root): (NodeId, NodeId),
+        view: &str,
+        note: &dyn Fn(NodeId) -> String,
+        depth: usize,
+        text: &mut String,
+    ) {
         let node = &self.nodes[id];
         let indent = "  ".repeat(depth);
         if self.is_view_of_another(id, root, view) {
@@ -47,9 +59,9 @@ impl Graph {
             return;
         }
         let reason = node.recompute.as_ref().map(|r| format!("  -- recompute: {r}")).unwrap_or_default();
-        writeln!(text, "{indent}{}{reason}", node.label).expect("a String takes every text");
+        writeln!(text, "{indent}{}{}{reason}", node.label, note(id)).expect("a String takes every text");
         for input in &node.inputs {
-            self.explain_node(*input, root, view, depth + 1, text);
+            self.explain_node((*input, root), view, note, depth + 1, text);
         }
     }
 }

@@ -4,16 +4,19 @@
 //! of those operators that cannot be rebuilt from such rows: the ones over append-only tables, and those that close
 //! windows. Everything else is rebuilt after a start by taking the stored rows through the graph as one epoch.
 
+mod plan;
 mod restore;
 mod store;
 mod tables;
 mod writer;
 
+pub use plan::{Fate, StartPlan};
 pub use restore::Restored;
-pub(crate) use store::{Checkpoint, operator_prefix, view_prefix};
+pub(crate) use store::{Checkpoint, StoredCheckpoint, operator_prefix, view_prefix};
 pub use store::{StateError, StateStore};
 pub(crate) use tables::{StoredTables, table_fingerprint};
 pub(crate) use writer::CheckpointData;
+pub(crate) use writer::Lease;
 pub use writer::Saver;
 
 /// What a checkpoint changes in the stored state of one operator.

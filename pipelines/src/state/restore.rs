@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::{Offsets, SourceState, SourceTable, TopicSelector};
 
-use super::store::{operator_prefix, table_prefix, view_prefix};
+use super::store::{operator_prefix, table_is_stored, table_prefix, view_prefix};
 use super::{Checkpoint, StateError, StateStore, StoredTables};
 use crate::fingerprint::Fingerprint;
 use crate::program::Program;
@@ -60,11 +60,8 @@ impl StateStore {
         let tables = StoredTables::new(&program.tables, &checkpoint.tables);
         let tables = tables.map_err(|e| self.damaged(e.to_string()))?;
         let stored: BTreeSet<Fingerprint> = checkpoint.operators.iter().copied().collect();
-        let known = |t: &&SourceTable| {
-            let fingerprint = super::tables::table_fingerprint(t);
-            t.is_append_only() || checkpoint.tables.get(&*t.name).is_some_and(|s| s.fingerprint == fingerprint)
-        };
-        let new_tables = program.tables.iter().filter(|t| !known(t)).map(|t| Arc::clone(&t.name)).collect();
+        let is_new = |t: &&SourceTable| !table_is_stored(&checkpoint, t);
+        let new_tables = program.tables.iter().filter(is_new).map(|t| Arc::clone(&t.name)).collect();
         let takeover = program.takeover(&stored, new_tables);
         // What is read again is not late.
         checkpoint.watermarks.retain(|w| !takeover.again.contains(&w.table));

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `0 "format"` | version of this layout, u32 big-endian |
 //! | `0 "checkpoint"` | [`Checkpoint`] as JSON |
+//! | `0 "lease"` | when the engine last showed that the state is its own, milliseconds since 1970, i64 big-endian |
 //! | `1` table id, primary key | source position (i64 big-endian), row |
 //! | `2` node fingerprint, the operator's own key | the operator's own value |
 //! | `3` fingerprint of a view's rows, key | row |
@@ -17,12 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use model::{Offsets, TableWatermark};
+use futures::StreamExt;
+use model::{Offsets, SourceTable, TableWatermark};
 use serde::{Deserialize, Serialize};
-use slatedb::config::{CompressionCodec, ScanOptions, Settings};
+use slatedb::config::{CompressionCodec, DbReaderOptions, ScanOptions, Settings};
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::local::LocalFileSystem;
-use slatedb::{CloseReason, Db, ErrorKind, WriteBatch};
+use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
 
 use super::StateChange;
 use crate::fingerprint::Fingerprint;
@@ -41,6 +43,7 @@ const SCAN_AHEAD: (usize, usize) = (4 << 20, 4);
 
 const FORMAT_KEY: &[u8] = b"\x00format";
 const CHECKPOINT_KEY: &[u8] = b"\x00checkpoint";
+const LEASE_KEY: &[u8] = b"\x00lease";
 const TABLES: u8 = 1;
 const OPERATORS: u8 = 2;
 const VIEWS: u8 = 3;
@@ -215,6 +218,13 @@ impl StateStore {
             .map_err(|e| self.damaged(format!("its checkpoint cannot be read ({e})")))
     }
 
+    /// Shows that no other engine has opened the state since.
+    pub(crate) async fn renew_lease(&self) -> Result<(), StateError> {
+        let mut batch = WriteBatch::new();
+        batch.put(LEASE_KEY, chrono::Utc::now().timestamp_millis().to_be_bytes());
+        self.write(batch).await
+    }
+
     /// Brings the state to a checkpoint, all or nothing; durable when it returns.
     pub(crate) async fn commit(&self, checkpoint: &Checkpoint, changes: Vec<StateChange>) -> Result<(), StateError> {
         let mut batch = WriteBatch::new();
@@ -269,6 +279,42 @@ impl StateStore {
     }
 }
 
+/// A checkpoint that was read without opening the state.
+pub(crate) struct StoredCheckpoint(pub(crate) Checkpoint);
+
+impl StateStore {
+    /// Reads the checkpoint of a place that another engine may have open, without fencing it.
+    pub(crate) async fn peek(place: &str) -> Result<Option<StoredCheckpoint>, StateError> {
+        let failed = |source: BoxError| StateError::Open { place: place.to_owned(), source };
+        if !place.contains("://") && !Path::new(place).exists() {
+            return Ok(None);
+        }
+        let (objects, path) = object_store(place).map_err(failed)?;
+        if objects.list(Some(&path.as_str().into())).next().await.is_none() {
+            return Ok(None);
+        }
+        let mode = DbReaderMode::FollowLatest;
+        let reader = DbReader::open(path, objects, mode, DbReaderOptions::default()).await;
+        let reader = reader.map_err(|e| failed(Box::new(e)))?;
+        let damaged = |what: String| StateError::Damaged { place: place.to_owned(), what };
+        let format = reader.get(FORMAT_KEY).await.map_err(|e| failed(Box::new(e)))?;
+        let found = format.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u32::from_be_bytes);
+        if found != FORMAT_VERSION {
+            return Err(StateError::Format { place: place.to_owned(), found });
+        }
+        let bytes = reader.get(CHECKPOINT_KEY).await.map_err(|e| failed(Box::new(e)))?;
+        reader.close().await.map_err(|e| failed(Box::new(e)))?;
+        let parse = |bytes: Bytes| serde_json::from_slice(&bytes).map(StoredCheckpoint);
+        bytes.map(parse).transpose().map_err(|e| damaged(format!("its checkpoint cannot be read ({e})")))
+    }
+}
+
+/// Whether a table's rows are in the store as the table is declared now; append-only tables keep none.
+pub(crate) fn table_is_stored(checkpoint: &Checkpoint, table: &SourceTable) -> bool {
+    let fingerprint = super::table_fingerprint(table);
+    table.is_append_only() || checkpoint.tables.get(&*table.name).is_some_and(|s| s.fingerprint == fingerprint)
+}
+
 /// Keys in one batch of [`StateStore::remove`].
 const REMOVED_AT_ONCE: usize = 10_000;
 
@@ -302,4 +348,44 @@ fn object_store(place: &str) -> Result<(Arc<dyn ObjectStore>, String), BoxError>
     let objects = Db::resolve_object_store(&format!("{scheme}://{bucket}"))?;
     let path = if path.is_empty() { "andon" } else { path.trim_end_matches('/') };
     Ok((objects, path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn state_of_another_format_is_refused_with_the_way_out() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let place = dir.path().display().to_string();
+        let store = StateStore::open(&place).await.expect("a new place");
+        assert_eq!(store.checkpoint().await.expect("readable"), None);
+        let mut batch = WriteBatch::new();
+        batch.put(FORMAT_KEY, (FORMAT_VERSION + 1).to_be_bytes());
+        store.write(batch).await.expect("written");
+        store.close().await.expect("closed");
+        let error = StateStore::open(&place).await.expect_err("a newer format");
+        assert!(error.to_string().contains("start with an empty place"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_removed_is_gone_and_the_rest_stays() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let store = StateStore::open(&dir.path().display().to_string()).await.expect("a new place");
+        let entry = |id: u32, i: u32| [table_prefix(id), i.to_be_bytes().to_vec()].concat();
+        let n_keys = REMOVED_AT_ONCE as u32 + 7;
+        let changes = (0..n_keys).flat_map(|i| [1, 2].map(|id| (entry(id, i), Some(vec![1])))).collect();
+        store.commit(&Checkpoint::default(), changes).await.expect("stored");
+        store.remove(&[table_prefix(1)]).await.expect("removed");
+        for (id, expected) in [(1, 0), (2, n_keys)] {
+            let mut found = 0;
+            let each = |_, _| {
+                found += 1;
+                Ok(())
+            };
+            store.scan(&table_prefix(id), each).await.expect("readable");
+            assert_eq!(found, expected, "table {id}");
+        }
+        store.close().await.expect("closed");
+    }
 }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use model::{Offsets, TableDelta, TableWatermark};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{Checkpoint, Restored, StateChange, StateError, StateStore, StoredTables};
 use crate::engine::Engine;
@@ -90,21 +90,59 @@ impl Saver {
     }
 
     /// Writes every checkpoint that comes until the sender is gone, then closes the store. `busy` is cleared when a
-    /// checkpoint is durable.
+    /// checkpoint is durable. In between it shows again and again, through `lease`, that the state is still ours.
     pub(crate) async fn run(
         self,
         mut checkpoints: mpsc::Receiver<(CheckpointData, BTreeMap<String, i64>)>,
         busy: Arc<AtomicBool>,
+        lease: watch::Sender<Instant>,
     ) -> Result<(), Error> {
-        while let Some((data, topic_ends)) = checkpoints.recv().await {
+        loop {
+            let next = tokio::time::timeout(LEASE_RENEWAL, checkpoints.recv()).await;
             let started = Instant::now();
-            let epoch = data.epoch;
-            let n_entries = self.write(data, topic_ends).await?;
-            busy.store(false, Ordering::Release);
-            metrics::histogram!("pipelines_checkpoint_seconds").record(started.elapsed().as_secs_f64());
-            metrics::counter!("pipelines_checkpoint_entries_total").increment(n_entries as u64);
-            metrics::gauge!("pipelines_checkpoint_epoch").set(epoch as f64);
+            match next {
+                Err(_) => self.store.renew_lease().await?,
+                Ok(None) => return Ok(self.store.close().await?),
+                Ok(Some((data, topic_ends))) => {
+                    let epoch = data.epoch;
+                    let n_entries = self.write(data, topic_ends).await?;
+                    busy.store(false, Ordering::Release);
+                    metrics::histogram!("pipelines_checkpoint_seconds").record(started.elapsed().as_secs_f64());
+                    metrics::counter!("pipelines_checkpoint_entries_total").increment(n_entries as u64);
+                    metrics::gauge!("pipelines_checkpoint_epoch").set(epoch as f64);
+                }
+            }
+            // From before the write: only what was ours then is certain.
+            lease.send_replace(started);
         }
-        Ok(self.store.close().await?)
+    }
+}
+
+/// How often an idle engine shows that the state is its own.
+const LEASE_RENEWAL: Duration = Duration::from_millis(500);
+/// An engine that could not show it for so long publishes nothing until it can. A standby waits longer than this
+/// before it takes over, so two engines never write to the view topics at once.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// The right to publish.
+#[derive(Debug)]
+pub(crate) struct Lease(pub(crate) watch::Receiver<Instant>);
+
+impl Lease {
+    /// Waits until the lease holds; false if the state has been lost for good.
+    pub(crate) async fn holds(&mut self) -> bool {
+        let mut is_waiting = false;
+        loop {
+            if self.0.borrow_and_update().elapsed() < LEASE {
+                return true;
+            }
+            if !std::mem::replace(&mut is_waiting, true) {
+                tracing::warn!("the state cannot be reached; results wait until it is certain that it is still ours");
+                metrics::counter!("pipelines_lease_waits_total").increment(1);
+            }
+            if self.0.changed().await.is_err() {
+                return false;
+            }
+        }
     }
 }

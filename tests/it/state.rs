@@ -1,0 +1,126 @@
+//! State that outlives the process: `query --state` in several runs, `plan`, and a standby that takes over.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dev_services::Kafka;
+use serde_json::Value;
+
+use crate::support::{Node, PATIENCE, andon, capture, run};
+
+/// Views of every kind: sums by day, joins, what depends on the time.
+const VIEWS: [&str; 5] =
+    ["sales_by_day", "open_order", "stock_by_item_and_location", "production_order_status", "kpi_open_orders"];
+
+/// Rows of the views at a checkpoint of the capture, sorted.
+fn asked(upto: &Path, state: Option<&Path>) -> Vec<Vec<String>> {
+    let queries = tempfile::tempdir().expect("temp folder");
+    let out = tempfile::tempdir().expect("temp folder");
+    for view in VIEWS {
+        std::fs::write(queries.path().join(format!("{view}.sql")), format!("SELECT * FROM {view}")).expect("written");
+    }
+    let mut command = andon();
+    command.args(["query", "--source", "pyerp", "--replay"]).arg(capture()).arg("--upto").arg(upto);
+    command.arg("--queries").arg(queries.path()).arg("--out").arg(out.path());
+    if let Some(dir) = state {
+        command.arg("--state").arg(dir);
+    }
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, 0, "{err}");
+    let rows = |view: &str| {
+        let text = std::fs::read_to_string(out.path().join(format!("{view}.csv"))).expect("the result is there");
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    VIEWS.into_iter().map(rows).collect()
+}
+
+#[test]
+fn a_query_goes_on_from_its_state_and_says_the_same_as_one_that_reads_everything() {
+    let dir = tempfile::tempdir().expect("temp folder");
+    let state = dir.path().join("state");
+    let mut checkpoints: Vec<_> = std::fs::read_dir(capture().join("truth"))
+        .expect("the capture has checkpoints")
+        .map(|entry| entry.expect("readable").path().join("checkpoint.json"))
+        .filter(|path| path.exists())
+        .collect();
+    checkpoints.sort();
+    assert!(checkpoints.len() >= 3, "{checkpoints:?}");
+    for upto in [&checkpoints[0], &checkpoints[checkpoints.len() / 2], &checkpoints[checkpoints.len() - 1]] {
+        assert_eq!(asked(upto, Some(&state)), asked(upto, None), "at {}", upto.display());
+    }
+    // Back in time there is no way.
+    let mut command = andon();
+    command.args(["query", "--source", "pyerp", "--replay"]).arg(capture()).arg("--upto").arg(&checkpoints[0]);
+    let (code, _, err) = run(command.arg("--state").arg(&state).arg("SELECT 1"));
+    assert_ne!(code, 0);
+    assert!(err.contains("it cannot go back"), "{err}");
+}
+
+/// Two nodes share a broker and a folder of state.
+fn write_config(dir: &Path, name: &str, brokers: &str) -> String {
+    let path = dir.join(format!("{name}.toml"));
+    let text = format!(
+        "[kafka]\nbrokers = {brokers:?}\n[state]\nlocation = {:?}\n[database]\nurl = {:?}\n[engine]\nclock = \"stream\"\n\
+         [api]\nlisten = \"127.0.0.1:0\"\n[api.auth]\nmode = \"anonymous\"\n",
+        dir.join("state").display().to_string(),
+        format!("sqlite:{}", dir.join(format!("{name}.db")).display()),
+    );
+    std::fs::write(&path, text).expect("written");
+    path.display().to_string()
+}
+
+fn plan(config: &str) -> String {
+    let (code, out, err) = run(andon().args(["plan", "--config", config]));
+    assert_eq!(code, 0, "{err}");
+    out
+}
+
+fn sales(node: &Node) -> Option<Vec<String>> {
+    let mut rows: Vec<String> = node.view("sales_by_day")?.iter().map(Value::to_string).collect();
+    rows.sort();
+    Some(rows)
+}
+
+#[test]
+fn a_standby_takes_over_from_the_stored_state_when_the_first_node_is_killed() {
+    let dir = tempfile::tempdir().expect("temp folder");
+    let kafka = Kafka::start().expect("Kafka starts");
+    let config = write_config(dir.path(), "first", kafka.brokers());
+    assert!(plan(&config).contains("Nothing is stored"));
+    let first = Node::start(andon().args(["serve", "--config", &config]));
+    first.wait("the first node's views", |n| n.get("/readyz").filter(|(status, _)| *status == 200));
+
+    let second_config = write_config(dir.path(), "second", kafka.brokers());
+    let mut standby = Node::start(andon().args(["serve", "--standby", "--config", &second_config]));
+    let capture = capture().display().to_string();
+    let (code, _, err) = run(andon().args(["replay", &capture, "--brokers", kafka.brokers()]));
+    assert_eq!(code, 0, "{err}");
+    // The standby's page shows what the first one publishes.
+    let days = standby.wait("sales of all days", |n| sales(n).filter(|days| days.len() > 90));
+    let expected = first.wait("the same on both", |n| sales(n).filter(|rows| rows.len() >= days.len()));
+    let epoch = |n: &Node| n.metric("pipelines_checkpoint_epoch");
+    first.wait("a checkpoint", epoch);
+    assert_eq!(epoch(&standby), None, "a standby keeps no views");
+    let text = plan(&config);
+    assert!(text.contains("0 rebuilt, 0 added, 0 dropped"), "{text}");
+
+    first.kill();
+    let killed = Instant::now();
+    standby.wait("a checkpoint of the standby", epoch);
+    println!("taken over after {:.1} s", killed.elapsed().as_secs_f64());
+    assert_eq!(standby.wait("its views", sales), expected);
+    assert!(standby.child.try_wait().expect("it can be asked").is_none(), "it goes on running");
+
+    // A third one that does not stand by fences the second, which ends with a message.
+    let third_config = write_config(dir.path(), "third", kafka.brokers());
+    let third = Node::start(andon().args(["serve", "--config", &third_config]));
+    third.wait("a checkpoint of the third", epoch);
+    let waiting = Instant::now();
+    while standby.child.try_wait().expect("it can be asked").is_none() {
+        assert!(waiting.elapsed() < PATIENCE, "the fenced node ends");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert_eq!(third.wait("its views", sales), expected);
+}
