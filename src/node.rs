@@ -200,6 +200,7 @@ impl Node {
             record_bytes_max: config.ingest.record_bytes_max,
             event_time_ahead_max: Duration::from_secs(config.ingest.future_event_time_max_s),
             idle_timeout: Duration::from_millis(config.ingest.idle_timeout_ms),
+            business_clock: Arc::clone(&clock),
             ..IngestOptions::default()
         };
         let (state, restored) = open_state(config, &planned.program).await?;

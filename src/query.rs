@@ -16,7 +16,7 @@ use clap::{ArgGroup, Args};
 use ingest::log::{LocalLog, LocalLogOptions};
 use ingest::{Ingest, IngestOptions};
 use model::clock::ManualClock;
-use model::{EpochSource, Log, Offsets, SourceEpoch};
+use model::{Clock, EpochSource, Log, Offsets};
 use pipelines::{Engine, Program, Restored, Saver, StateError, StateStore, StepMode};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -135,7 +135,8 @@ async fn replay_into_engine(
     let names: Vec<_> = planned.tables.iter().map(|t| t.name.clone()).collect();
     let stream = StreamClock::default();
     let clock = options.now.map_or_else(|| stream.manual(), ManualClock::at);
-    let ingest_options = IngestOptions { epoch_records_max: EPOCH_RECORDS, ..IngestOptions::default() };
+    let business_clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let ingest_options = IngestOptions { epoch_records_max: EPOCH_RECORDS, business_clock, ..IngestOptions::default() };
     let kept = KeptState::open(options.state.as_deref(), &planned.program, &target).await?;
     let from = kept.restored.as_ref().map(|r| r.source.clone()).unwrap_or_default();
     let mut source = Ingest::resume(log, planned.tables, ingest_options, &from)
@@ -167,7 +168,8 @@ async fn replay_into_engine(
             save_due = Instant::now() + SAVE_INTERVAL;
         }
     }
-    engine.step(&SourceEpoch::default(), StepMode::Flush);
+    let expired = source.expire().map_err(|e| Error::other("cannot read the sources", e))?;
+    engine.step(&expired, StepMode::Flush);
     if let Some(saver) = saver {
         saver.save(&mut engine).await.map_err(|e| Error::other("cannot store the state", e))?;
         saver.close().await.map_err(|e| Error::other("cannot store the state", e))?;

@@ -17,7 +17,7 @@ use model::{Diagnostic, SourceFormat, SourceTable, SqlFile, SqlStatement, TopicS
 use parse::{Parsed, ParsedOption};
 
 /// The options that a table's WITH clause may have.
-const KNOWN_OPTIONS: [&str; 4] = ["connector", "topic", "topic-pattern", "format"];
+const KNOWN_OPTIONS: [&str; 5] = ["connector", "topic", "topic-pattern", "format", "ttl"];
 
 /// Reads every `CREATE TABLE` of the files, in order.
 ///
@@ -101,6 +101,7 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
         }
         Some(model::EventTime { column: *index, delay_us: w.delay_us })
     });
+    let ttl_us = ttl(statement, &parsed, event_time.is_some(), errors);
     let fields: Vec<Field> = parsed
         .columns
         .iter()
@@ -114,12 +115,34 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
         time_digits: parsed.columns.iter().map(|c| c.time_digits).collect(),
         primary_key,
         event_time,
-        ttl_us: None,
+        ttl_us,
         unread: Vec::new(),
         topic,
         format,
         declared_at: format!("{}:{}", statement.path, statement.line),
     })
+}
+
+/// How long rows stay: `'ttl' = '90 days'`.
+fn ttl(statement: &SqlStatement, parsed: &Parsed, has_event_time: bool, errors: &mut Vec<Diagnostic>) -> Option<i64> {
+    let option = parsed.options.iter().find(|o| o.name == "ttl")?;
+    let refuse = |message: String, help: &str| option.at.diagnostic(statement, message).with_help(help);
+    let refusal = if parsed.primary_key.is_empty() {
+        refuse(
+            "an append-only table keeps no rows, so it has no 'ttl'".to_owned(),
+            "give the view over it a 'retention'",
+        )
+    } else if !has_event_time {
+        let help = "add WATERMARK FOR column AS column: the age of a row is counted from its event time";
+        refuse("'ttl' wants an event time".to_owned(), help)
+    } else {
+        match types::duration_us(&option.value) {
+            Some(us) => return Some(us),
+            None => refuse(format!("'{}' is no duration", option.value), "write '90 days' or '12 hours'"),
+        }
+    };
+    errors.push(refusal);
+    None
 }
 
 fn source(

@@ -97,7 +97,7 @@ fn all_mistakes_at_once_with_their_place() {
             t.sql:2:85: column id is no timestamp, so it cannot be the event time
               help: use a TIMESTAMP, TIMESTAMP_LTZ or DATE column
             t.sql:3:72: unknown option 'scan.startup.mode'
-              help: the options are 'connector', 'topic', 'topic-pattern', 'format'
+              help: the options are 'connector', 'topic', 'topic-pattern', 'format', 'ttl'
             t.sql:3:54: unknown format 'csv'
               help: the formats are 'debezium-json' and 'json'
             t.sql:4:66: 'topic-pattern' is no regular expression: regex parse error:
@@ -114,4 +114,26 @@ fn all_mistakes_at_once_with_their_place() {
               help: add WITH ('connector' = 'kafka', 'topic' = '…', 'format' = 'debezium-json')
         "#]],
     );
+}
+
+#[test]
+fn ttl_wants_a_key_and_an_event_time() {
+    let table = |columns: &str, ttl: &str| {
+        format!("CREATE TABLE t ({columns}) WITH ('connector'='kafka','topic'='t','format'='json','ttl'='{ttl}')")
+    };
+    let whole = "id INT, ts TIMESTAMP(3), PRIMARY KEY (id) NOT ENFORCED, WATERMARK FOR ts AS ts";
+    let ttl_us = |text: &str| {
+        let file = SqlFile { path: "t.sql".to_owned(), text: text.to_owned() };
+        parse_tables(&[file]).map(|t| t[0].ttl_us).map_err(|e| e[0].to_string())
+    };
+    assert_eq!(ttl_us(&table(whole, "90 days")), Ok(Some(90 * 86_400_000_000)));
+    assert_eq!(ttl_us(&table(whole, "1 day 12 HOURS")), Ok(Some(36 * 3_600_000_000)));
+    for (columns, ttl, message) in [
+        (whole, "soon", "'soon' is no duration"),
+        (whole, "0 days", "'0 days' is no duration"),
+        ("id INT PRIMARY KEY NOT ENFORCED", "1 day", "'ttl' wants an event time"),
+        ("ts TIMESTAMP(3), WATERMARK FOR ts AS ts", "1 day", "an append-only table keeps no rows, so it has no 'ttl'"),
+    ] {
+        assert!(ttl_us(&table(columns, ttl)).is_err_and(|e| e.contains(message)), "{columns} {ttl}");
+    }
 }

@@ -90,3 +90,23 @@ fn digits(args: &[u64], default: u8) -> Result<u8, (String, Option<String>)> {
         _ => Err(("the fractional-second digits are 0 to 9".to_owned(), None)),
     }
 }
+
+/// A positive duration like `90 days` or `1 day 12 hours`, microseconds.
+pub(super) fn duration_us(text: &str) -> Option<i64> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let mut sum = 0_i64;
+    for pair in words.chunks(2) {
+        let [count, unit] = pair else { return None };
+        let unit_us: i64 = match unit.to_lowercase().trim_end_matches('s') {
+            "millisecond" => 1_000,
+            "second" | "sec" => 1_000_000,
+            "minute" | "min" => 60_000_000,
+            "hour" | "h" => 3_600_000_000,
+            "day" | "d" => 86_400_000_000,
+            "week" => 7 * 86_400_000_000,
+            _ => return None,
+        };
+        sum = sum.checked_add(count.parse::<i64>().ok()?.checked_mul(unit_us)?)?;
+    }
+    (sum > 0).then_some(sum)
+}

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
+use crate::decode::Changes;
 use crate::table::Table;
 use route::Routes;
 use worker::Worker;
@@ -58,6 +59,8 @@ pub struct IngestOptions {
     pub watermarks: Vec<TableWatermark>,
     /// What "now" is for `event_time_ahead_max`.
     pub clock: Arc<dyn Clock>,
+    /// What CURRENT_TIMESTAMP says: rows that are older than the `ttl` of their table leave by it.
+    pub business_clock: Arc<dyn Clock>,
 }
 
 impl Default for IngestOptions {
@@ -72,6 +75,7 @@ impl Default for IngestOptions {
             idle_timeout: Duration::from_secs(60),
             watermarks: Vec::new(),
             clock: Arc::new(SystemClock),
+            business_clock: Arc::new(SystemClock),
         }
     }
 }
@@ -104,6 +108,7 @@ pub struct Ingest {
     shared: Arc<Shared>,
     epochs: mpsc::Receiver<Result<SourceEpoch, Error>>,
     delivered: Offsets,
+    business_clock: Arc<dyn Clock>,
     _reading: AbortOnDropHandle<()>,
     _measuring: AbortOnDropHandle<()>,
 }
@@ -143,6 +148,7 @@ impl Ingest {
             ends: Mutex::new(None),
         });
         let (sender, epochs) = mpsc::channel(EPOCHS_QUEUED_MAX);
+        let business_clock = Arc::clone(&options.business_clock);
         let mut worker = Worker::new(&tables, routes.clone(), &options, Arc::clone(&shared));
         if worker.wants_watermarks() {
             match lag::look_up(log.as_ref(), &mut routes.clone()).await {
@@ -158,9 +164,31 @@ impl Ingest {
             shared,
             epochs,
             delivered: from.offsets.clone(),
+            business_clock,
             _reading: AbortOnDropHandle::new(reading),
             _measuring: AbortOnDropHandle::new(measuring),
         })
+    }
+
+    /// An epoch of the rows that are too old by the business time as it is now; all epochs before it must have been
+    /// taken.
+    ///
+    /// # Errors
+    /// If a column's texts are too long together for one array.
+    pub fn expire(&mut self) -> Result<SourceEpoch, Error> {
+        let now_us = self.business_clock.now_us();
+        let mut epoch = SourceEpoch::default();
+        let mut tables = self.shared.tables();
+        for (table, state) in self.tables.iter().zip(&mut tables.states) {
+            if state.set_now(now_us) {
+                let applied = state
+                    .apply(&mut Changes::new(&table.schema), i64::MAX)
+                    .map_err(|source| Error::Batch { table: Arc::clone(&table.name), source })?;
+                let (table, positions) = (Arc::clone(&table.name), applied.positions);
+                epoch.tables.push(TableDelta { table, delta: applied.delta, positions });
+            }
+        }
+        Ok(epoch)
     }
 
     /// The tables that are read.

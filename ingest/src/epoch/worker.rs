@@ -40,6 +40,7 @@ pub(super) struct Worker {
     transactions: Transactions,
     watermarks: Watermarks,
     clock: Arc<dyn Clock>,
+    business_clock: Arc<dyn Clock>,
     event_time_ahead_us: i64,
     shared: Arc<Shared>,
 }
@@ -58,6 +59,7 @@ impl Worker {
             transactions: Transactions::default(),
             watermarks: Watermarks::new(tables, &options.watermarks, options.idle_timeout, Instant::now()),
             clock: Arc::clone(&options.clock),
+            business_clock: Arc::clone(&options.business_clock),
             event_time_ahead_us: i64::try_from(options.event_time_ahead_max.as_micros()).unwrap_or(i64::MAX),
             shared,
         }
@@ -79,9 +81,11 @@ impl Worker {
         }
     }
 
-    /// Whether time has moved although nothing arrived: a partition became idle.
+    /// Whether time has moved although nothing arrived: a partition became idle, or a row too old.
     pub(super) fn has_time_moved(&mut self) -> bool {
-        self.advance(Flow::Quiet)
+        let now_us = self.business_clock.now_us();
+        let has_expired = self.shared.tables().states.iter_mut().any(|table| table.set_now(now_us));
+        self.advance(Flow::Quiet) || has_expired
     }
 
     fn advance(&mut self, flow: Flow) -> bool {
@@ -145,9 +149,11 @@ impl Worker {
         self.advance(Flow::Running);
         epoch.watermarks = self.watermarks.take_changed();
         let event_time_us_max = self.clock.now_us().saturating_add(self.event_time_ahead_us);
+        let now_us = self.business_clock.now_us();
         let mut tables = self.shared.tables();
         for (decoding, state) in self.decodings.iter_mut().zip(&mut tables.states) {
-            if decoding.changes.is_empty() {
+            let has_expired = state.set_now(now_us);
+            if decoding.changes.is_empty() && !has_expired {
                 continue;
             }
             let applied = state

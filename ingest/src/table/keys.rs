@@ -60,4 +60,23 @@ impl KeyIndex {
             }
         }
     }
+
+    /// Whether a column is part of the key.
+    pub(super) fn has(&self, column: usize) -> bool {
+        self.columns.contains(&column)
+    }
+
+    /// Forgets the key in a row.
+    pub(super) fn remove(&mut self, columns: &[Column], row: usize) {
+        match &mut self.slots {
+            Slots::Int(slots) => {
+                slots.remove(&columns[self.columns[0]].int(row).unwrap_or_default());
+            }
+            Slots::Bytes(slots) => {
+                self.scratch.clear();
+                self.columns.iter().for_each(|c| columns[*c].key_bytes(row, &mut self.scratch));
+                slots.remove(self.scratch.as_slice());
+            }
+        }
+    }
 }

@@ -11,6 +11,7 @@
 
 mod append;
 mod keys;
+mod retention;
 #[cfg(test)]
 mod tests;
 
@@ -25,9 +26,12 @@ use crate::column::Column;
 use crate::decode::{Changes, NO_POSITION, Operation, Origin, Unchanged, Undecodable};
 pub use append::AppendTable;
 use keys::KeyIndex;
+use retention::{Dead, Expiry};
 
 /// No entry of this epoch for a slot yet.
 const UNTOUCHED: u32 = u32::MAX;
+/// The position of a slot that belongs to no key.
+const FREE: i64 = i64::MAX;
 const DAY_US: i64 = 86_400_000_000;
 
 /// A table's rows. A slot is a key's place in all columns; it outlives the row.
@@ -47,6 +51,8 @@ pub struct TableState {
     /// Entry of `touched` for each slot.
     touched_at: Vec<u32>,
     touched: Vec<Touched>,
+    expiry: Option<Expiry>,
+    dead: Dead,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +109,14 @@ impl Table {
         match self {
             Self::Keyed(state) => Some(state.rows()),
             Self::Appended(_) => None,
+        }
+    }
+
+    /// See [`TableState::set_now`].
+    pub fn set_now(&mut self, now_us: i64) -> bool {
+        match self {
+            Self::Keyed(state) => state.set_now(now_us),
+            Self::Appended(_) => false,
         }
     }
 
@@ -172,6 +186,61 @@ impl TableState {
             n_live: 0,
             touched_at: Vec::new(),
             touched: Vec::new(),
+            expiry: table.event_time.and(table.ttl_us).map(Expiry::new),
+            dead: Dead::default(),
+        }
+    }
+
+    /// Tells the table what time it is: rows whose event time is more than the table's `ttl` before it leave with the
+    /// next [`TableState::apply`]. Returns whether there are any. Time never goes backwards here.
+    pub fn set_now(&mut self, now_us: i64) -> bool {
+        let Some(expiry) = &mut self.expiry else { return false };
+        expiry.before_us = expiry.before_us.max(now_us.saturating_sub(expiry.ttl_us));
+        expiry.is_due()
+    }
+
+    /// Microseconds since 1970 of an event time.
+    fn event_time_us(&self, columns: &[Column], row: usize) -> Option<i64> {
+        let column = self.event_time?;
+        let time = columns[column].int(row)?;
+        match self.schema.field(column).data_type() {
+            DataType::Date32 => time.checked_mul(DAY_US),
+            _ => Some(time),
+        }
+    }
+
+    /// Takes out what has expired: rows that are there, and rows that come too late.
+    fn expire(&mut self, changes: &Changes) {
+        let Some(before_us) = self.expiry.as_ref().map(|e| e.before_us) else { return };
+        for i in 0..self.touched.len() {
+            if let Outcome::Row(row) = self.touched[i].outcome
+                && self.event_time_us(&changes.columns, row as usize).is_some_and(|time| time < before_us)
+            {
+                self.touched[i].outcome = Outcome::Gone;
+            }
+        }
+        let due: Vec<u32> = match &self.expiry {
+            Some(expiry) => expiry.times.range(..(before_us, 0)).map(|(_, slot)| *slot).collect(),
+            None => Vec::new(),
+        };
+        for slot in due {
+            if self.touched_at[slot as usize] == UNTOUCHED {
+                self.touch(slot as usize, Outcome::Gone);
+            }
+        }
+    }
+
+    /// Forgets deleted keys beyond those that are remembered.
+    fn forget_deleted(&mut self) {
+        while self.dead.deleted.len() > self.dead.keys_max {
+            let Some(slot) = self.dead.deleted.pop_front() else { return };
+            let at = slot as usize;
+            if !self.live[at] && self.positions[at] != FREE {
+                self.keys.remove(&self.columns, at);
+                self.columns.iter_mut().for_each(|c| c.unset(at));
+                self.positions[at] = FREE;
+                self.dead.free.push(slot);
+            }
         }
     }
 
@@ -225,7 +294,9 @@ impl TableState {
                 Operation::Truncate => self.truncate(changes.positions[row]),
             }
         }
+        self.expire(changes);
         (applied.delta, applied.positions) = self.commit(changes)?;
+        self.forget_deleted();
         Ok(applied)
     }
 
@@ -249,6 +320,10 @@ impl TableState {
                 self.n_live += 1;
                 self.columns.iter_mut().zip(&columns).for_each(|(to, from)| to.push_from(from, row));
             }
+        }
+        let times = self.times_of(&(0..self.live.len() as u32).collect::<Vec<_>>());
+        if let Some(expiry) = &mut self.expiry {
+            expiry.times.extend(times);
         }
         Ok(())
     }
@@ -279,11 +354,7 @@ impl TableState {
         self.remember(slot, changes.positions[row]);
         self.deleted_by_event[slot] = false;
         self.touch(slot, Outcome::Row(outcome));
-        let time = self.event_time.and_then(|c| changes.columns[c].int(outcome as usize))?;
-        match self.event_time.map(|c| self.schema.field(c).data_type()) {
-            Some(DataType::Date32) => time.checked_mul(DAY_US),
-            _ => Some(time),
-        }
+        self.event_time_us(&changes.columns, outcome as usize)
     }
 
     fn delete(&mut self, changes: &Changes, row: usize, applied: &mut Applied) {
@@ -337,13 +408,22 @@ impl TableState {
     /// The slot of a row's key; a new one is empty.
     #[inline]
     fn slot(&mut self, changes: &Changes, row: usize) -> usize {
-        let next = self.live.len() as u32;
+        let next = self.dead.free.last().copied().unwrap_or(self.live.len() as u32);
         let slot = self.keys.get_or_insert(&changes.columns, row, next);
         if slot == next {
-            self.live.push(false);
-            self.positions.push(NO_POSITION);
-            self.deleted_by_event.push(false);
-            self.touched_at.push(UNTOUCHED);
+            self.dead.fresh.push((slot, row as u32));
+            match self.dead.free.pop() {
+                Some(_) => {
+                    self.positions[slot as usize] = NO_POSITION;
+                    self.deleted_by_event[slot as usize] = false;
+                }
+                None => {
+                    self.live.push(false);
+                    self.positions.push(NO_POSITION);
+                    self.deleted_by_event.push(false);
+                    self.touched_at.push(UNTOUCHED);
+                }
+            }
         }
         slot as usize
     }
@@ -398,13 +478,29 @@ impl TableState {
         for (stored, changed) in self.columns.iter_mut().zip(&changes.columns) {
             arrays.push(Column::gather([(stored, &old_slots), (changed, &new_rows)])?);
         }
-        for (stored, changed) in self.columns.iter_mut().zip(&changes.columns) {
-            gone_slots.iter().for_each(|s| stored.unset(*s as usize));
+        let old_times: Vec<(i64, u32)> = self.times_of(&old_slots);
+        for (i, (stored, changed)) in self.columns.iter_mut().zip(&changes.columns).enumerate() {
+            if self.keys.has(i) {
+                // The key stays known by itself, even if it never had a row.
+                self.dead.fresh.iter().for_each(|(s, r)| stored.set_from(*s as usize, changed, *r as usize));
+            } else {
+                gone_slots.iter().for_each(|s| stored.unset(*s as usize));
+            }
             new_slots.iter().zip(&new_rows).for_each(|(s, r)| stored.set_from(*s as usize, changed, *r as usize));
         }
         gone_slots.iter().for_each(|s| self.live[*s as usize] = false);
         new_slots.iter().for_each(|s| self.live[*s as usize] = true);
         self.n_live = self.n_live + new_slots.len() - old_slots.len();
+        let new_times = self.times_of(&new_slots);
+        if let Some(expiry) = &mut self.expiry {
+            old_times.iter().for_each(|entry| {
+                expiry.times.remove(entry);
+            });
+            expiry.times.extend(new_times);
+        }
+        let (live, deleted) = (&self.live, &mut self.dead.deleted);
+        let fresh = self.dead.fresh.drain(..).map(|(slot, _)| slot);
+        deleted.extend(gone_slots.iter().copied().chain(fresh).filter(|s| !live[*s as usize]));
         for touched in self.touched.drain(..) {
             self.touched_at[touched.slot as usize] = UNTOUCHED;
         }
@@ -412,6 +508,14 @@ impl TableState {
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
         let positions = old_slots.iter().chain(&new_slots).map(|s| self.positions[*s as usize]).collect();
         Ok((Delta::new(rows, Int64Array::from_iter_values(weights)), positions))
+    }
+
+    /// Event times of rows that can expire.
+    fn times_of(&self, slots: &[u32]) -> Vec<(i64, u32)> {
+        if self.expiry.is_none() {
+            return Vec::new();
+        }
+        slots.iter().filter_map(|s| Some((self.event_time_us(&self.columns, *s as usize)?, *s))).collect()
     }
 
     /// For each touched slot whether it ends as it began.

@@ -415,3 +415,95 @@ fn unread_columns_are_null() {
     assert_eq!(n_nulls, [0, 0, 0, 3, 3, 3, 3, 0, 3, 3, 3, 3]);
     assert!(text(&rows)[2].contains("2.50"), "{:?}", text(&rows));
 }
+
+#[test]
+fn rows_leave_when_they_are_older_than_the_ttl() {
+    const DAY_US: i64 = 86_400_000_000;
+    let mut with_ttl = table("id", "json");
+    with_ttl.ttl_us = Some(10 * DAY_US);
+    let mut fed = Fed::new(&with_ttl);
+    let row = |id: i64, day: i64| format!(r#"{{"id":{id},"n":{day},"ts":"2025-01-{day:02}T00:00:00Z"}}"#);
+    let jan = |day: i64| 1_735_689_600_000_000 + (day - 1) * DAY_US;
+    assert!(!fed.state.set_now(jan(12)));
+    for (id, day) in [(1, 1), (2, 3), (3, 12)] {
+        fed.push(None, Some(&row(id, day))).unwrap();
+    }
+    fed.push(None, Some(r#"{"id":4,"n":0}"#)).unwrap();
+    // The first is too old as it comes; one without a time stays for ever.
+    assert_eq!((fed.apply().delta.len(), fed.state.len()), (3, 3));
+    assert!(!fed.state.set_now(jan(13)));
+    assert!(fed.state.set_now(jan(13) + 1));
+    let applied = fed.apply();
+    assert_eq!((applied.delta.weights.values().to_vec(), fed.state.len()), (vec![-1], 2));
+    // Neither does time go backwards, nor does an old row come back; a younger one does.
+    assert!(!fed.state.set_now(jan(1)));
+    fed.push(None, Some(&row(2, 3))).unwrap();
+    assert_eq!(fed.apply().delta.len(), 0);
+    fed.push(None, Some(&row(2, 20))).unwrap();
+    fed.push(None, Some(&row(3, 2))).unwrap();
+    assert_eq!(fed.apply().delta.len(), 2);
+    // After a restart the rows that are there go on ageing.
+    let mut again = Fed::new(&with_ttl);
+    again.state.seed(&fed.state.rows().unwrap(), &[0, 0]).unwrap();
+    assert!(again.state.set_now(jan(31)));
+    assert_eq!((again.apply().delta.len(), again.rows().len()), (1, 1));
+}
+
+/// Keys that come and go for ever: memory follows the rows that are there, not those that ever were.
+#[test]
+fn deleted_keys_are_forgotten_and_their_room_is_used_again() {
+    for key in ["id", "id, part"] {
+        let table = table(key, "debezium-json");
+        let mut fed = Fed::new(&table);
+        fed.state.dead.keys_max = 10;
+        let mut model = BTreeMap::new();
+        let mut bigs = BTreeMap::new();
+        for i in 0..2_000_u32 {
+            let id = (i % 251) as u8;
+            let op = if i % 3 == 2 {
+                Op::Delete { key: id.wrapping_sub(7) }
+            } else {
+                Op::Upsert { key: id, seed: i % 60, keep_big: false }
+            };
+            for (key, value) in play(&op, i64::from(i) * 10 + 10, &mut model, &mut bigs) {
+                fed.push(Some(&key), value.as_deref()).unwrap();
+            }
+            // Few rows at a time, and all keys in turn.
+            if i % 5 == 0 {
+                let oldest = model.keys().copied().find(|k| k.abs_diff(id) > 20);
+                if let Some(key) = oldest {
+                    for (key, value) in play(&Op::Delete { key }, i64::from(i) * 10 + 15, &mut model, &mut bigs) {
+                        fed.push(Some(&key), value.as_deref()).unwrap();
+                    }
+                }
+                fed.apply();
+            }
+        }
+        fed.apply();
+        assert_eq!(fed.rows(), expected(&table, &model));
+        assert!(fed.state.live.len() <= model.len() + 120, "{} slots for {} rows", fed.state.live.len(), model.len());
+    }
+}
+
+#[test]
+fn a_key_that_is_forgotten_can_come_again() {
+    let table = table("id", "debezium-json");
+    let mut fed = Fed::new(&table);
+    fed.state.dead.keys_max = 1;
+    for id in 0..5 {
+        // A delete of a key that was never there, and of one that was.
+        fed.push(None, Some(&envelope("d", &format!(r#"{{"id":{}}}"#, id + 100), 10))).unwrap();
+        fed.push(None, Some(&envelope("c", &format!(r#"{{"id":{id},"n":1}}"#), 10))).unwrap();
+        fed.apply();
+        fed.push(None, Some(&envelope("d", &format!(r#"{{"id":{id}}}"#), 20))).unwrap();
+        fed.apply();
+    }
+    assert!(fed.state.live.len() <= 4, "{}", fed.state.live.len());
+    for id in [0, 3, 101] {
+        fed.push(None, Some(&envelope("c", &format!(r#"{{"id":{id},"n":2,"name":"new"}}"#), 30))).unwrap();
+    }
+    assert_eq!(fed.apply().delta.len(), 3);
+    // The newest deleted key is still known, and what is sent again of it stays away.
+    fed.push(None, Some(&envelope("c", r#"{"id":4,"n":1}"#, 10))).unwrap();
+    assert_eq!((fed.apply().n_old, fed.state.len()), (1, 3));
+}
