@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::compute::SortOptions;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::logical_expr::expr::{NullTreatment, Sort, WindowFunction, WindowFunctionDefinition};
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
@@ -31,6 +31,10 @@ struct Prepared {
 /// A filter that keeps the first rows of each partition.
 struct TopN<'a> {
     window: &'a logical::Window,
+    /// Columns picked between the window and the filter.
+    picked: Option<&'a logical::Projection>,
+    /// The number's column as the filter and what stands above it see it.
+    number: Column,
     function: &'a WindowFunction,
     counting: Counting,
     bound: u64,
@@ -47,6 +51,7 @@ impl Graph {
         schema: &SchemaRef,
     ) -> OpResult<Option<NodeId>> {
         let Some(found) = find_top_n(filter) else { return Ok(None) };
+        let numbered = crate::rows::relaxed(found.window.schema.as_arrow());
         let params = &found.function.params;
         let mut extras = Vec::new();
         let n_columns = found.window.input.schema().fields().len();
@@ -60,8 +65,13 @@ impl Graph {
         let append_only = self.is_append_only(input.node);
         let spec = RankingSpec { counting, number, partition, order, n_columns, skip: 0, bound, append_only };
         let label = format!("first {bound} of {}", list(&found.window.window_expr));
-        let operator = Ranking::new(spec, &self.nodes[input.node].schema, Arc::clone(schema))?;
-        let node = self.operator(vec![input.node], operator, Arc::clone(schema), label);
+        let operator = Ranking::new(spec, &self.nodes[input.node].schema, Arc::clone(&numbered))?;
+        let mut node = self.operator(vec![input.node], operator, numbered, label);
+        if let Some(p) = found.picked {
+            let exprs: Vec<&Expr> = p.expr.iter().collect();
+            let label = format!("project {}", list(&p.expr));
+            node = self.map(node, &found.window.schema, None, Some(&exprs), Arc::clone(schema), label)?;
+        }
         if found.is_all {
             return Ok(Some(node));
         }
@@ -74,8 +84,7 @@ impl Graph {
     pub(super) fn top_n_unnumbered(&mut self, projection: &logical::Projection) -> OpResult<Option<NodeId>> {
         let LogicalPlan::Filter(filter) = projection.input.as_ref() else { return Ok(None) };
         let Some(found) = find_top_n(filter) else { return Ok(None) };
-        let number = found.window.schema.columns().pop();
-        let reads = |expr: &Expr| number.as_ref().is_some_and(|number| expr.column_refs().contains(number));
+        let reads = |expr: &Expr| expr.column_refs().contains(&found.number);
         if !found.is_all || projection.expr.iter().any(reads) {
             return Ok(None);
         }
@@ -267,7 +276,7 @@ fn over_columns(function: &WindowFunction, input: &DFSchema, extras: &mut Vec<Ex
         let at = place(expr, input, extras);
         if at >= input.fields().len() {
             let name = format!("__over_{}", at - input.fields().len());
-            *expr = Expr::Column(datafusion::common::Column::new_unqualified(name));
+            *expr = Expr::Column(Column::new_unqualified(name));
         }
     };
     let params = &mut function.params;
@@ -293,7 +302,14 @@ fn sorts(all: &[Sort]) -> String {
 }
 
 fn find_top_n(filter: &logical::Filter) -> Option<TopN<'_>> {
-    let LogicalPlan::Window(window) = filter.input.as_ref() else { return None };
+    let (window, picked) = match filter.input.as_ref() {
+        LogicalPlan::Window(window) => (window, None),
+        LogicalPlan::Projection(p) if p.expr.iter().all(|e| matches!(unalias(e), Expr::Column(_))) => {
+            let LogicalPlan::Window(window) = p.input.as_ref() else { return None };
+            (window, Some(p))
+        }
+        _ => return None,
+    };
     let [expr] = window.window_expr.as_slice() else { return None };
     let Expr::WindowFunction(function) = unalias(expr) else { return None };
     let counting = match (&function.fun, function.fun.name()) {
@@ -302,16 +318,21 @@ fn find_top_n(filter: &logical::Filter) -> Option<TopN<'_>> {
         (WindowFunctionDefinition::WindowUDF(_), "dense_rank") => Counting::DenseRanks,
         _ => return None,
     };
-    let number = window.schema.columns().pop()?;
+    let mut number = window.schema.columns().pop()?;
+    if let Some(p) = picked {
+        let is_number = |e: &Expr| matches!(unalias(e), Expr::Column(c) if *c == number);
+        let at = p.expr.iter().position(is_number)?;
+        number = p.schema.columns().swap_remove(at);
+    }
     let conjuncts = split_conjunction(&filter.predicate);
     let bounds: Vec<Option<(u64, bool)>> = conjuncts.iter().map(|c| upper_bound(c, &number)).collect();
     let bound = bounds.iter().flatten().map(|(bound, _)| *bound).min()?;
     let is_all = bounds.iter().all(|b| b.is_some_and(|(_, is_exact)| is_exact));
-    Some(TopN { window, function, counting, bound, is_all })
+    Some(TopN { window, picked, number, function, counting, bound, is_all })
 }
 
 /// The largest number that a condition lets through, and whether it lets all smaller ones through too.
-fn upper_bound(condition: &Expr, number: &datafusion::common::Column) -> Option<(u64, bool)> {
+fn upper_bound(condition: &Expr, number: &Column) -> Option<(u64, bool)> {
     let Expr::BinaryExpr(binary) = condition else { return None };
     let literal = |expr: &Expr| match expr {
         Expr::Literal(value, _) => match value.cast_to(&arrow::datatypes::DataType::UInt64) {

@@ -41,6 +41,74 @@ fn incremental_and_recomputed_parts_are_told_apart() {
 }
 
 #[test]
+fn every_operator_has_its_line() {
+    let text = "
+        CREATE MATERIALIZED VIEW newest AS SELECT id, status FROM (SELECT *, row_number() OVER (PARTITION BY status ORDER BY created_at DESC, id) AS n FROM orders) WHERE n = 1;
+        CREATE MATERIALIZED VIEW steps AS SELECT id, lag(amount) OVER (PARTITION BY status ORDER BY id) AS before FROM orders;
+        CREATE MATERIALIZED VIEW sets AS SELECT status, day, count(*) AS n FROM orders GROUP BY ROLLUP (status, day);
+        CREATE MATERIALIZED VIEW unlike AS SELECT id FROM customers WHERE grp NOT IN (SELECT status FROM orders);
+        CREATE MATERIALIZED VIEW known AS SELECT id FROM orders WHERE qty > 9 OR EXISTS (SELECT 1 FROM items WHERE order_id = orders.id);
+        CREATE MATERIALIZED VIEW above AS SELECT id, (SELECT max(amount) FROM orders) AS top FROM orders;";
+    expect![[r#"
+        above (key: id; recompute: a subquery that cannot be turned into a join)
+        recompute Projection  -- recompute: a subquery that cannot be turned into a join
+          source orders
+        known (key: id; incremental)
+        project orders.id
+          filter orders.qty > Int32(9) OR __correlated_sq_1.mark
+            union all
+              mark Boolean(true)
+                LeftSemi join on orders.id = __correlated_sq_1.order_id
+                  columns id, qty
+                    source orders
+                  columns order_id
+                    source items
+              mark Boolean(false)
+                LeftAnti join on orders.id = __correlated_sq_1.order_id
+                  columns id, qty
+                    source orders
+                  columns order_id
+                    source items
+        newest (key: id; incremental)
+        project orders.id, orders.status
+          project orders.id, orders.status, row_number() PARTITION BY [orders.status] ORDER BY [orders.created_at DESC NULLS FIRST, orders.id ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            first 1 of row_number() PARTITION BY [orders.status] ORDER BY [orders.created_at DESC NULLS FIRST, orders.id ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+              columns id, status, created_at
+                source orders
+        sets (key: status, day, n; incremental)
+        project orders.status, orders.day, count(Int64(1)) AS count(*) AS n
+          aggregate count(Int64(1)) by orders.status, orders.day
+            3 grouping sets of orders.status, orders.day
+              columns orders.status, orders.day, Int64(1)
+                columns status, day
+                  source orders
+        steps (key: id; incremental)
+        project orders.id, lag(orders.amount) PARTITION BY [orders.status] ORDER BY [orders.id ASC NULLS LAST] ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW AS before
+          columns and windows
+            window lag(orders.amount) PARTITION BY [orders.status] ORDER BY [orders.id ASC NULLS LAST] ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+              columns id, amount, status
+                source orders
+        unlike (key: id; incremental)
+        project customers.id
+          project customers.id, customers.grp
+            filter NOT __right_has_null AND (__right_is_empty OR customers.grp IS NOT NULL)
+              Inner join on 
+                LeftAnti join on customers.grp = __correlated_sq_1.status
+                  columns id, grp
+                    source customers
+                  columns status
+                    source orders
+                aggregate () by __right_is_empty, __right_has_null
+                  columns __right_is_empty, __right_has_null
+                    project n_rows = Int64(0) AS __right_is_empty, n_rows > n_values AS __right_has_null
+                      aggregate count(Int64(1)) AS n_rows, count(__correlated_sq_1.status) AS n_values by ()
+                        columns Int64(1), __correlated_sq_1.status
+                          columns status
+                            source orders
+    "#]].assert_eq(&load(text));
+}
+
+#[test]
 fn mistakes_are_named_with_their_place() {
     let text = "CREATE MATERIALIZED VIEW a AS\n  SELECT amout FROM orders;
 CREATE MATERIALIZED VIEW b AS SELECT * FROM nowhere;
