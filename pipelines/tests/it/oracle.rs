@@ -6,6 +6,7 @@ mod case;
 mod compare;
 mod data;
 mod expr;
+mod postgres;
 mod query;
 mod random;
 mod shrink;

@@ -5,20 +5,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
 use model::clock::ManualClock;
-use model::{SourceEpoch, SourceTable, SqlFile};
+use model::{SourceEpoch, SourceTable, SqlFile, ViewInfo};
 use pipelines::{Engine, EpochOutput, Program, StepMode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::compare::{Line, difference, lines};
 use super::data::{DAY_US, NOW_US, Op, State, TableSpec, random_ops, random_tables, source_tables};
-use super::expr::Grammar;
+use super::expr::{Grammar, Out};
 
 /// A query that is kept, or only named.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     pub(crate) name: String,
     pub(crate) sql: String,
+    pub(crate) columns: Vec<Out>,
     pub(crate) materialized: bool,
     pub(crate) features: Vec<&'static str>,
 }
@@ -72,6 +73,15 @@ const DEPTH_MAX: usize = 2;
 
 impl Case {
     pub(crate) fn random(seed: u64, n_views: usize) -> Self {
+        Self::make(seed, n_views, false)
+    }
+
+    /// Queries that other databases understand as well.
+    pub(crate) fn random_portable(seed: u64, n_views: usize) -> Self {
+        Self::make(seed, n_views, true)
+    }
+
+    fn make(seed: u64, n_views: usize, portable: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let tables = random_tables(&mut rng);
         let mut views: Vec<View> = Vec::new();
@@ -84,6 +94,7 @@ impl Case {
                 views: std::mem::take(&mut known),
                 features: std::collections::BTreeSet::new(),
                 n_aliases: 0,
+                portable,
                 n_queries,
             };
             let query = grammar.query(DEPTH_MAX);
@@ -91,8 +102,14 @@ impl Case {
             n_queries = grammar.n_queries;
             known = grammar.views;
             let name = format!("v{i}");
-            known.push((name.clone(), query.columns));
-            views.push(View { name, sql: query.sql, materialized: rng.random_bool(0.85), features });
+            known.push((name.clone(), query.columns.clone()));
+            views.push(View {
+                name,
+                sql: query.sql,
+                columns: query.columns,
+                materialized: rng.random_bool(0.85),
+                features,
+            });
         }
         let events = random_events(&mut rng, &tables);
         Self { seed, tables, views, events }
@@ -132,6 +149,24 @@ impl Case {
         // A view that only misses one that was refused has nothing wrong of its own.
         let is_consequence = |message: &str| names.iter().any(|n| message.contains(&format!("table '{n}' not found")));
         refused.iter().filter(|(_, message)| !is_consequence(message)).cloned().collect()
+    }
+
+    /// Runs everything without comparing, and gives the tables, the kept views and the time at the end.
+    pub(crate) fn final_contents(&self) -> Result<(State, Vec<(String, RecordBatch)>, i64), Failure> {
+        let mut run = Run::new(self)?;
+        for event in &self.events {
+            match event {
+                Event::Clock(now_us) => run.clock.set(*now_us),
+                Event::Epoch(ops) => run.epoch(ops, self),
+                Event::Check => run.flush(),
+            }
+        }
+        let contents = |view: ViewInfo| {
+            let batch = run.engine.contents(&view.name).expect("decodes").expect("known view");
+            (view.name, batch)
+        };
+        let kept = run.engine.views().into_iter().map(contents).collect();
+        Ok((run.state, kept, model::Clock::now_us(&run.clock)))
     }
 
     /// How the views are kept.

@@ -12,10 +12,10 @@ const RELATIVE: f64 = 1e-9;
 const ABSOLUTE: f64 = 1e-6;
 
 /// A row: what is exact as text, and the floats.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Line {
-    exact: String,
-    floats: Vec<f64>,
+    pub(crate) exact: String,
+    pub(crate) floats: Vec<f64>,
 }
 
 impl std::fmt::Display for Line {
@@ -53,31 +53,35 @@ pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<Line> {
     lines
 }
 
-fn order(a: &Line, b: &Line) -> Ordering {
+pub(crate) fn order(a: &Line, b: &Line) -> Ordering {
     a.exact.cmp(&b.exact).then_with(|| {
         let by_float = a.floats.iter().zip(&b.floats).map(|(x, y)| x.total_cmp(y));
         by_float.fold(Ordering::Equal, Ordering::then)
     })
 }
 
-pub(crate) fn same(a: &Line, b: &Line) -> bool {
+fn same(a: &Line, b: &Line, absolute: f64) -> bool {
     let close = |x: f64, y: f64| {
-        x.total_cmp(&y) == Ordering::Equal
-            || (x.is_nan() && y.is_nan())
-            || (x - y).abs() <= ABSOLUTE + RELATIVE * x.abs().max(y.abs())
+        let equal = x.total_cmp(&y) == Ordering::Equal || (x.is_nan() && y.is_nan());
+        equal || (x - y).abs() <= absolute + RELATIVE * x.abs().max(y.abs())
     };
     a.exact == b.exact && a.floats.len() == b.floats.len() && a.floats.iter().zip(&b.floats).all(|(x, y)| close(*x, *y))
 }
 
 /// What only one of two sorted results has; `None` if they are equal.
 pub(crate) fn difference(kept: &[Line], plain: &[Line]) -> Option<String> {
-    if kept.len() == plain.len() && kept.iter().zip(plain).all(|(a, b)| same(a, b)) {
+    difference_within(kept, plain, ABSOLUTE)
+}
+
+/// The same with another bound for floats near zero.
+pub(crate) fn difference_within(kept: &[Line], plain: &[Line], absolute: f64) -> Option<String> {
+    if kept.len() == plain.len() && kept.iter().zip(plain).all(|(a, b)| same(a, b, absolute)) {
         return None;
     }
     let mut left: Vec<Option<&Line>> = plain.iter().map(Some).collect();
     let mut text = String::new();
     for line in kept {
-        match left.iter_mut().find(|l| l.is_some_and(|l| same(l, line))) {
+        match left.iter_mut().find(|l| l.is_some_and(|l| same(l, line, absolute))) {
             Some(found) => *found = None,
             None => writeln!(text, "  only kept:  {line}").expect("a String takes every text"),
         }

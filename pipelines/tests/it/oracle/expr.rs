@@ -43,6 +43,8 @@ pub(crate) struct Grammar<'a> {
     pub(crate) views: Vec<(String, Vec<Out>)>,
     pub(crate) features: BTreeSet<&'static str>,
     pub(crate) n_aliases: usize,
+    /// Only what other databases understand, and understand alike.
+    pub(crate) portable: bool,
     /// SELECTs made so far, over all views.
     pub(crate) n_queries: usize,
 }
@@ -197,7 +199,8 @@ impl Grammar<'_> {
                 let part = self.one(&["YEAR", "MONTH", "DAY", "HOUR"]);
                 format!("CAST(EXTRACT({part} FROM {}) AS BIGINT)", self.value(scope, Type::Time, 0))
             }
-            8 => {
+            // Other databases round here; Flink and DataFusion cut off.
+            8 if !self.portable => {
                 self.uses("cast");
                 format!("CAST({} AS BIGINT)", self.value(scope, Type::Dec, 0))
             }
@@ -299,7 +302,11 @@ impl Grammar<'_> {
     /// An aggregate call over the scope.
     pub(crate) fn aggregate(&mut self, scope: &[Column]) -> Item {
         let item = |sql: String, ty| Item { sql, ty, wild: false };
-        let mut made = match self.rng.random_range(0..22) {
+        let kind = self.rng.random_range(0..22);
+        if self.portable && [17, 18, 20].contains(&kind) {
+            return Item { sql: "count(*)".to_owned(), ty: Type::Int, wild: false };
+        }
+        let mut made = match kind {
             0 | 1 => item("count(*)".to_owned(), Type::Int),
             2 => item(format!("count({})", self.plain_column(scope).sql), Type::Int),
             3 | 4 => {
@@ -318,7 +325,10 @@ impl Grammar<'_> {
             13..16 => {
                 self.uses("min and max");
                 let column = self.plain_column(scope);
-                let function = self.one(&["min", "max"]);
+                let function = match (self.portable, column.ty) {
+                    (true, Type::Bool) => "bool_or",
+                    _ => self.one(&["min", "max"]),
+                };
                 return Item { sql: format!("{function}({})", column.sql), ty: column.ty, wild: column.wild };
             }
             16 => {
@@ -355,6 +365,12 @@ impl Grammar<'_> {
         if self.chance(0.25) && !made.sql.starts_with("CAST") && made.ty != Type::List {
             self.uses("filter");
             made.sql = format!("{} FILTER (WHERE {})", made.sql, self.boolean(scope, 1));
+        }
+        // A sum of integers is a decimal elsewhere, and an average of decimals has other digits.
+        match (self.portable, made.ty) {
+            (true, Type::Int) => made.sql = format!("CAST({} AS BIGINT)", made.sql),
+            (true, Type::Dec) if made.sql.starts_with("avg") => made.ty = Type::Fuzzy,
+            _ => {}
         }
         made
     }

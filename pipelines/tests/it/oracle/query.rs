@@ -86,7 +86,7 @@ impl Grammar<'_> {
         match self.rng.random_range(0..40) {
             0..9 => self.select(depth),
             9..18 => self.aggregated(depth),
-            18..22 => self.windowed(depth),
+            18..22 if !self.portable => self.windowed(depth),
             22..26 => self.set_operation(depth),
             26..29 => self.over(depth),
             29..33 => self.top_n(depth),
@@ -486,15 +486,15 @@ impl Grammar<'_> {
             let one_column = format!("ORDER BY {} {}", any.sql, self.direction());
             let total = format!("OVER ({partition}ORDER BY {order}");
             let (sql, ty, wild) = match self.rng.random_range(0..10) {
-                0 => (format!("sum({x}) {total}{frame})"), Type::Int, false),
+                0 => (format!("CAST(sum({x}) {total}{frame}) AS BIGINT)"), Type::Int, false),
                 1 => (format!("count(*) OVER ({partition}{one_column})"), Type::Int, false),
-                2 => (format!("max({}) {total}{frame})", any.sql), any.ty, any.wild),
+                2 if any.ty != Type::Bool => (format!("max({}) {total}{frame})", any.sql), any.ty, any.wild),
                 3 => (format!("lag({}) {total})", any.sql), any.ty, any.wild),
                 4 => (format!("lead({}, 2) {total})", any.sql), any.ty, any.wild),
                 5 => (format!("CAST(rank() OVER ({partition}{one_column}) AS BIGINT)"), Type::Int, false),
                 6 => (format!("CAST(dense_rank() OVER ({partition}{one_column}) AS BIGINT)"), Type::Int, false),
                 7 => (format!("first_value({}) {total}{frame})", any.sql), any.ty, any.wild),
-                8 => (format!("sum({x}) OVER ({})", partition.trim()), Type::Int, false),
+                8 => (format!("CAST(sum({x}) OVER ({}) AS BIGINT)", partition.trim()), Type::Int, false),
                 _ => (format!("CAST(row_number() {total}) AS BIGINT)"), Type::Int, false),
             };
             items.push(Item { sql, ty, wild });
