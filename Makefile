@@ -11,7 +11,7 @@ BINARY := $(TARGET)/$(if $(filter release,$(PROFILE)),release,debug)/andon
 WEB := dashboard-api/web
 WEB_SOURCES := $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -path $(WEB)/dist -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test bench flink lint fmt build web clean
+.PHONY: help demo test soak bench flink lint fmt build web clean
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ $(WEB)/node_modules/.built: $(WEB_SOURCES)
 test: ## Runs every test there is; the last line says how many passed, failed and were skipped.
 	@deploy/dev/setup.sh test
 	@TARGET=$(TARGET) deploy/dev/test.sh
+
+soak: ## Random queries under random changes and kills, watching memory, for MINUTES=60.
+	@deploy/dev/soak.sh $(or $(MINUTES),60)
 
 bench: ## Measures throughput and latency on the local log and on Kafka; see docs/benchmarks.md.
 	@deploy/dev/setup.sh test

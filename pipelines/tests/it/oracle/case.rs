@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use arrow::array::RecordBatch;
 use model::clock::ManualClock;
 use model::{SourceEpoch, SourceTable, SqlFile, ViewInfo};
-use pipelines::{Engine, EpochOutput, Program, StepMode};
+use pipelines::{Engine, EpochOutput, Program, Saver, StateStore, StepMode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -39,6 +39,10 @@ pub(crate) enum Event {
     Clock(i64),
     /// Every view is compared.
     Check,
+    /// The state is stored.
+    Save,
+    /// The engine is gone; another one goes on from what was stored. With `edited`, the last view has another query.
+    Kill { edited: bool },
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +51,8 @@ pub(crate) struct Case {
     pub(crate) tables: Vec<TableSpec>,
     pub(crate) views: Vec<View>,
     pub(crate) events: Vec<Event>,
+    /// What the last view becomes when it is edited.
+    pub(crate) edit: Option<View>,
 }
 
 /// Where a view went wrong, and how.
@@ -64,9 +70,13 @@ pub(crate) struct Report {
     pub(crate) maintenance: BTreeMap<String, String>,
     pub(crate) n_compared: usize,
     pub(crate) n_rows: usize,
+    pub(crate) n_restores: usize,
     /// Comparisons that plain DataFusion could not take part in, with its message.
     pub(crate) plain_failed: Vec<String>,
 }
+
+/// One case in so many stores its state, is killed and goes on.
+const STORED_ONE_IN: u64 = 3;
 
 /// Most levels of queries within queries.
 const DEPTH_MAX: usize = 2;
@@ -111,8 +121,15 @@ impl Case {
                 features,
             });
         }
-        let events = random_events(&mut rng, &tables);
-        Self { seed, tables, views, events }
+        // The last view is what it becomes later; nothing reads either of the two.
+        let edit = views.pop().map(|v| View { name: format!("v{}", n_views - 2), materialized: true, ..v });
+        if let Some(last) = views.last_mut() {
+            last.materialized = true;
+        }
+        let stored = !portable && seed % STORED_ONE_IN == 0;
+        let events = random_events(&mut rng, &tables, stored);
+        let edit = edit.filter(|v| stored && !v.sql.contains(&format!("{} ", v.name)));
+        Self { seed, tables, views, events, edit }
     }
 
     /// Only this view and those below it, without what nothing needs.
@@ -145,6 +162,11 @@ impl Case {
             });
             assert!(self.views.len() < before, "a message names no view: {all:?}");
         }
+        if let Some(edit) = &self.edit
+            && (self.views.last().is_none_or(|last| last.name != edit.name) || self.edited().explained().is_err())
+        {
+            self.edit = None;
+        }
         let names: Vec<&str> = refused.iter().map(|(view, _)| view.name.as_str()).collect();
         // A view that only misses one that was refused has nothing wrong of its own.
         let is_consequence = |message: &str| names.iter().any(|n| message.contains(&format!("table '{n}' not found")));
@@ -159,6 +181,7 @@ impl Case {
                 Event::Clock(now_us) => run.clock.set(*now_us),
                 Event::Epoch(ops) => run.epoch(ops, self),
                 Event::Check => run.flush(),
+                Event::Save | Event::Kill { .. } => {}
             }
         }
         let contents = |view: ViewInfo| {
@@ -170,11 +193,20 @@ impl Case {
     }
 
     /// How the views are kept.
-    pub(crate) fn explained(&self) -> String {
+    pub(crate) fn explained(&self) -> Result<String, String> {
         match Program::load(&source_tables(&self.tables), &self.files(), &[]) {
-            Ok(program) => self.views.iter().filter_map(|v| program.explain(&v.name)).collect(),
-            Err(refused) => format!("{refused:?}"),
+            Ok(program) => Ok(self.views.iter().filter_map(|v| program.explain(&v.name)).collect()),
+            Err(refused) => Err(format!("{refused:?}")),
         }
+    }
+
+    /// The case with its last view edited.
+    fn edited(&self) -> Self {
+        let mut case = self.clone();
+        if let (Some(edit), Some(last)) = (&self.edit, case.views.last_mut()) {
+            *last = edit.clone();
+        }
+        case
     }
 
     /// Runs everything; a panic is a failure too.
@@ -187,13 +219,19 @@ impl Case {
     }
 }
 
-fn random_events(rng: &mut StdRng, tables: &[TableSpec]) -> Vec<Event> {
+fn random_events(rng: &mut StdRng, tables: &[TableSpec], stored: bool) -> Vec<Event> {
     let mut events = Vec::new();
     let mut now_us = NOW_US;
     for _ in 0..rng.random_range(3..5) {
         for _ in 0..rng.random_range(1..4) {
             let n = *[1, 3, 25, 80].get(rng.random_range(0..4)).expect("four sizes");
             events.push(Event::Epoch(random_ops(rng, tables, n)));
+            if stored && rng.random_bool(0.5) {
+                events.push(Event::Save);
+            }
+            if stored && rng.random_bool(0.4) {
+                events.push(Event::Kill { edited: rng.random_bool(0.3) });
+            }
         }
         if rng.random_bool(0.5) {
             now_us += rng.random_range(-2..9) * DAY_US * 11 / 24;
@@ -215,32 +253,114 @@ struct Run {
     shuffle: StdRng,
     readers: Vec<Reader>,
     runtime: tokio::runtime::Runtime,
+    /// Where state is stored, for cases that are killed.
+    stored: Option<Stored>,
+}
+
+struct Stored {
+    dir: tempfile::TempDir,
+    saver: Option<Saver>,
+    /// Epochs that a killed engine takes again, with the time of each.
+    since: Vec<(i64, SourceEpoch)>,
+}
+
+fn load(case: &Case, tables: &[SourceTable]) -> Result<Program, Failure> {
+    let refused = |all: Vec<model::Diagnostic>| Failure { view: None, what: format!("refused: {all:?}") };
+    Program::load(tables, &case.files(), &[]).map_err(refused)
+}
+
+fn start(program: Program, clock: &ManualClock) -> Result<Engine, Failure> {
+    Engine::new(program, std::sync::Arc::new(clock.clone()))
+        .map_err(|e| Failure { view: None, what: format!("cannot start: {e}") })
 }
 
 impl Run {
     fn new(case: &Case) -> Result<Self, Failure> {
         let tables = source_tables(&case.tables);
-        let refused = |all: Vec<model::Diagnostic>| Failure { view: None, what: format!("refused: {all:?}") };
-        let program = Program::load(&tables, &case.files(), &[]).map_err(refused)?;
         let clock = ManualClock::at(NOW_US);
-        let engine = Engine::new(program, std::sync::Arc::new(clock.clone()))
-            .map_err(|e| Failure { view: None, what: format!("cannot start: {e}") })?;
+        let engine = start(load(case, &tables)?, &clock)?;
         let readers = vec![Reader::new(); engine.views().len()];
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         let state = State::new(&case.tables);
-        Ok(Self { tables, state, engine, clock, shuffle: StdRng::seed_from_u64(case.seed), readers, runtime })
+        let shuffle = StdRng::seed_from_u64(case.seed);
+        Ok(Self { tables, state, engine, clock, shuffle, readers, runtime, stored: None })
+    }
+
+    /// A new engine that stands where the last stored state stood, and then takes again what came since.
+    fn begin(&mut self, case: &Case) -> Result<(), Failure> {
+        let Some(stored) = &mut self.stored else { return Ok(()) };
+        let place = stored.dir.path().display().to_string();
+        let failed = |e: &dyn std::error::Error| Failure { view: None, what: format!("state: {e} {:?}", e.source()) };
+        stored.saver = None;
+        let program = load(case, &self.tables)?;
+        let (store, restored) = self
+            .runtime
+            .block_on(async {
+                let store = StateStore::open(&place).await?;
+                let restored = store.restore(&program).await?;
+                Ok::<_, pipelines::StateError>((store, restored))
+            })
+            .map_err(|e| failed(&e))?;
+        let now_us = model::Clock::now_us(&self.clock);
+        let mut engine = start(program, &self.clock)?;
+        let saver = Saver::new(store, &mut engine, restored.as_ref()).map_err(|e| failed(&e))?;
+        if let Some(restored) = &restored {
+            engine.restore(restored).map_err(|e| failed(&e))?;
+        }
+        stored.saver = Some(saver);
+        for (at_us, epoch) in &stored.since {
+            self.clock.set(*at_us);
+            engine.step(epoch, StepMode::Normal);
+        }
+        self.clock.set(now_us);
+        self.engine = engine;
+        self.flush();
+        // What readers were told before is not known here; they begin with what is there.
+        for (reader, info) in self.readers.iter_mut().zip(self.engine.views()) {
+            reader.clear();
+            let contents = self.engine.contents(&info.name).expect("decodes").expect("known view");
+            for row in 0..contents.num_rows() {
+                let row = contents.slice(row, 1);
+                reader.insert(key_of(&row, &info.key), lines(&[row]).remove(0));
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<(), Failure> {
+        let Some(stored) = &mut self.stored else { return Ok(()) };
+        let Some(saver) = &stored.saver else { return Ok(()) };
+        stored.since.clear();
+        let saved = self.runtime.block_on(saver.save(&mut self.engine));
+        saved.map_err(|e| Failure { view: None, what: format!("cannot save: {e}") })
     }
 
     fn all(mut self, case: &Case) -> Result<Report, Failure> {
+        let mut case = case.clone();
+        if case.events.iter().any(|e| matches!(e, Event::Save | Event::Kill { .. })) {
+            let dir = tempfile::tempdir().expect("a temporary folder");
+            self.stored = Some(Stored { dir, saver: None, since: Vec::new() });
+            self.begin(&case)?;
+        }
+        let case = &mut case;
         let mut report = Report::default();
         for view in self.engine.views() {
             report.maintenance.insert(view.name, view.maintenance);
         }
-        for (i, event) in case.events.iter().enumerate() {
+        for (i, event) in case.events.clone().iter().enumerate() {
             match event {
                 Event::Clock(now_us) => self.clock.set(*now_us),
                 Event::Epoch(ops) => self.epoch(ops, case),
                 Event::Check => self.check(case, &format!("at event {i}"), &mut report)?,
+                Event::Save => self.save()?,
+                Event::Kill { edited } => {
+                    if *edited && case.edit.is_some() {
+                        *case = case.edited();
+                    }
+                    self.begin(case)?;
+                    report.n_restores += 1;
+                }
             }
         }
         self.nothing_is_left(case, &mut report)?;
@@ -248,7 +368,11 @@ impl Run {
     }
 
     fn epoch(&mut self, ops: &[Op], case: &Case) {
-        let epoch = self.state.apply(ops, &case.tables, &self.tables, &mut self.shuffle);
+        let net = self.stored.is_some();
+        let epoch = self.state.apply(ops, &case.tables, &self.tables, &mut self.shuffle, net);
+        if let Some(stored) = &mut self.stored {
+            stored.since.push((model::Clock::now_us(&self.clock), epoch.clone()));
+        }
         let output = self.engine.step(&epoch, StepMode::Normal);
         self.read(&output);
     }

@@ -281,13 +281,15 @@ impl State {
         Self { rows: vec![BTreeMap::new(); tables.len()] }
     }
 
-    /// Takes changes in and gives them as exact deltas, in an order that `shuffle` decides.
+    /// Takes changes in and gives them as exact deltas, in an order that `shuffle` decides. `net`: a row that comes
+    /// and goes within the epoch is not in it, as sources give their changes.
     pub(crate) fn apply(
         &mut self,
         ops: &[Op],
         specs: &[TableSpec],
         tables: &[SourceTable],
         shuffle: &mut StdRng,
+        net: bool,
     ) -> SourceEpoch {
         let mut deltas: Vec<Vec<(Row, i64)>> = vec![Vec::new(); specs.len()];
         for op in ops {
@@ -300,6 +302,9 @@ impl State {
                 None => self.rows[op.table].remove(&op.key),
             };
             deltas[op.table].extend(old.map(|row| (whole(&row), -1)));
+        }
+        if net {
+            deltas.iter_mut().for_each(cancel);
         }
         let mut epoch = SourceEpoch { n_records: ops.len(), ..SourceEpoch::default() };
         for (table, mut changes) in tables.iter().zip(deltas) {
@@ -321,6 +326,19 @@ impl State {
             self.rows[at].iter().map(|(key, row)| [spec.key_cells(*key), row.clone()].concat()).collect();
         batch(table, &rows)
     }
+}
+
+/// Sums the weights of equal rows.
+fn cancel(changes: &mut Vec<(Row, i64)>) {
+    let mut sums: Vec<(Row, i64)> = Vec::new();
+    for (row, weight) in changes.drain(..) {
+        match sums.iter_mut().find(|(known, _)| *known == row) {
+            Some((_, sum)) => *sum += weight,
+            None => sums.push((row, weight)),
+        }
+    }
+    sums.retain(|(_, weight)| *weight != 0);
+    *changes = sums;
 }
 
 /// Rows as columns.

@@ -111,12 +111,14 @@ fn answers(
     let part = |part: &str| {
         let (name, rest) = part.split_once('\n')?;
         let view = case.views.iter().find(|v| v.name == name).expect("a view of the case");
-        let mut lines: Vec<&str> = rest.split('\n').filter(|line| !line.is_empty()).collect();
-        let failed = lines.iter().find_map(|line| line.strip_prefix("?true "));
-        if let Some(message) = failed {
+        let lines: Vec<&str> = rest.split('\n').collect();
+        if let Some(message) = lines.iter().find_map(|line| line.strip_prefix("?true ")) {
             return Some((name.to_owned(), Err(message.to_owned())));
         }
-        lines.retain(|line| !line.starts_with("?false"));
+        // The rows stand between the two marks. A row of one empty text is an empty line.
+        let is_mark = |line: &&str| line.starts_with("?false");
+        let (first, last) = (lines.iter().position(|l| is_mark(&l))?, lines.iter().rposition(|l| is_mark(&l))?);
+        let lines = &lines[first + 1..last];
         Some((name.to_owned(), Ok(lines.iter().map(|line| answered(line, &view.columns)).collect())))
     };
     format!("\n{text}").split("\n@").filter_map(part).collect()

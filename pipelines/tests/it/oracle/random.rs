@@ -13,7 +13,7 @@ use super::shrink::shrunk;
 /// Views of one case.
 const VIEWS: usize = 16;
 /// Cases of a plain test run.
-const CASES: u64 = 60;
+const CASES: u64 = 40;
 /// Share of comparisons that may fall out because DataFusion itself fails on the data.
 const PLAIN_FAILED_MAX: f64 = 0.01;
 
@@ -36,6 +36,7 @@ struct Coverage {
     reasons: BTreeMap<String, usize>,
     n_compared: usize,
     n_rows: usize,
+    n_restores: usize,
     plain_failed: Vec<String>,
     /// Queries that DataFusion parses and cannot run.
     impossible: Vec<String>,
@@ -57,6 +58,7 @@ impl Coverage {
         }
         self.n_compared += report.n_compared;
         self.n_rows += report.n_rows;
+        self.n_restores += report.n_restores;
         self.plain_failed.extend(report.plain_failed);
     }
 
@@ -68,7 +70,7 @@ impl Coverage {
         for (reason, n) in &self.reasons {
             println!("{n:5} {reason}");
         }
-        println!("{} comparisons of {} rows", self.n_compared, self.n_rows);
+        println!("{} comparisons of {} rows, {} restores", self.n_compared, self.n_rows, self.n_restores);
     }
 }
 
@@ -135,6 +137,7 @@ fn random_queries_equal_plain_sql() {
     let share = n_out as f64 / coverage.n_compared.max(1) as f64;
     assert!(share <= PLAIN_FAILED_MAX, "plain DataFusion failed on a share of {share}");
     if only.is_none() {
+        assert!(coverage.n_restores > 0, "an engine was killed and restored");
         let missing: Vec<_> = FEATURES.iter().filter(|f| !coverage.uses.contains_key(*f)).collect();
         let missing: Vec<_> = missing.into_iter().filter(|f| !["hop", "cumulate", "session"].contains(f)).collect();
         assert!(missing.is_empty(), "no query used {missing:?}");

@@ -98,7 +98,8 @@ fn text(case: &Case, failure: &Failure) -> String {
             other => line(format!("{other:?}")),
         }
     }
-    line(case.explained());
+    line(case.edit.iter().map(|v| format!("edited to {}: {}\n", v.name, v.sql)).collect());
+    line(case.explained().unwrap_or_else(|refused| refused));
     line(failure.what.clone());
     text
 }

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Random queries over random changes, killed and restored, for as long as asked: soak.sh [MINUTES], an hour by default.
+# Each run begins at another seed. It fails if a kept view ever differs from plain SQL, or if memory grows: the
+# process's size in the last quarter of the time may be half as large again as in the second quarter, and no more.
+#
+# SOAK_FROM=SEED begins at a seed.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+minutes=${1:-60}
+seconds=$((minutes * 60))
+export ANDON_ORACLE_SECONDS=$seconds ANDON_ORACLE_FROM=${SOAK_FROM:-$(($(date +%s) % 1000000000))}
+echo "from seed $ANDON_ORACLE_FROM, for $minutes minutes"
+binary=$(cargo test --locked -p pipelines --test it --no-run 2>&1 | tee /dev/stderr \
+  | sed -nr 's/.*Executable tests\/it\/main.rs \((.*)\)/\1/p')
+(cd pipelines && exec "$binary" random_queries_equal_plain_sql --nocapture) &
+pid=$!
+trap 'kill "$pid" 2> /dev/null || true' EXIT
+
+sizes=()
+while kill -0 "$pid" 2> /dev/null; do
+  size=$(awk '/VmRSS/ {print int($2 / 1024)}' "/proc/$pid/status" 2> /dev/null || true)
+  if [ -n "$size" ]; then
+    sizes+=("$size")
+    echo "memory: $size MB"
+  fi
+  sleep $((seconds / 40 > 30 ? 30 : seconds / 40 + 1))
+done
+status=0
+wait "$pid" || status=$?
+
+# median FROM TO: of the measurements between these shares (in quarters) of the time.
+median() {
+  local n=${#sizes[@]}
+  printf '%s\n' "${sizes[@]:$((n * $1 / 4)):$((n * ($2 - $1) / 4 + 1))}" | sort -n | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'
+}
+early=$(median 1 2) late=$(median 3 4)
+echo "memory: $early MB in the second quarter, $late MB in the last"
+if [ "$((late * 2))" -gt "$((early * 3 + 100))" ]; then
+  echo "memory grew" >&2
+  status=1
+fi
+exit "$status"
