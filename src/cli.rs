@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{DEFAULT_LOG_FILTER, LogFormat};
-use crate::{Error, check, demo, flink, plan, query, replay, serve, telemetry, watch};
+use crate::{Error, check, demo, flink, plan, query, replay, serve, telemetry, user, watch};
 
 /// Streaming analytics and alerting for an ERP.
 #[derive(Debug, Parser)]
@@ -46,6 +46,10 @@ enum Command {
     Watch(watch::Options),
     /// Writes the views as a Flink SQL script that fills the same topics.
     Flink(flink::Options),
+    /// Adds, lists and changes people who sign in with a password.
+    User(user::Options),
+    /// Makes, lists and revokes API keys for programs.
+    Key(user::KeyOptions),
 }
 
 /// Where SQL files come from; shared by several commands.
@@ -101,6 +105,8 @@ fn run(cli: Cli) -> Result<(), Error> {
             Command::Query(options) => query::run(options).await,
             Command::Watch(options) => watch::run(options).await,
             Command::Flink(options) => flink::run(&options),
+            Command::User(options) => user::run(options).await,
+            Command::Key(options) => user::run_key(options).await,
         }
     })
 }

@@ -28,6 +28,7 @@ pub mod serve;
 pub mod shipped;
 pub mod standby;
 pub mod telemetry;
+pub mod user;
 pub mod watch;
 
 pub use error::{BoxError, Error};

@@ -216,6 +216,11 @@ impl Default for HttpIngestConfig {
 }
 
 impl ApiConfig {
+    /// Names of all roles, shipped and configured.
+    pub fn role_names(&self) -> Vec<String> {
+        crate::auth::access::Roles::new(&self.roles).names().map(str::to_owned).collect()
+    }
+
     /// Everything that is wrong, one sentence each, naming the field; empty if all is well.
     pub fn validate(&self) -> Vec<String> {
         let mut wrong = Vec::new();

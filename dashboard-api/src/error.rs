@@ -11,6 +11,9 @@ pub enum Error {
     /// The database of users failed at the start.
     #[error("the database of users cannot be used")]
     Users(#[from] crate::auth::store::StoreError),
+    /// The threads of SQL queries cannot be started.
+    #[error("cannot start the threads of queries")]
+    Threads(#[source] std::io::Error),
     /// The certificate cannot be used.
     #[error("the certificate cannot be used: {0}")]
     Certificate(String),

@@ -36,6 +36,7 @@ mod rest;
 mod server;
 mod server_api;
 mod session;
+mod sql;
 mod state;
 mod table;
 mod transport;

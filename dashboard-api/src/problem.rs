@@ -1,6 +1,7 @@
 //! Errors of the REST routes: RFC 9457 `application/problem+json`, each with a next step.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -52,6 +53,26 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad-request", title, next_step)
     }
 
+    /// For a body that could not be read or is of another form.
+    pub(crate) fn body(rejection: &JsonRejection) -> Self {
+        Self::new(
+            rejection.status(),
+            "body",
+            rejection.body_text(),
+            "send JSON of the form that /api/v1/openapi.json says",
+        )
+    }
+
+    /// For a caller who is too fast, or too many.
+    pub(crate) fn too_many(title: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", title, "wait a little and try again")
+    }
+
+    /// The HTTP status.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(crate) fn not_found(title: impl Into<String>, next_step: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", title, next_step)
     }
@@ -77,6 +98,9 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if is_unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }

@@ -16,7 +16,10 @@ use crate::config::ApiConfig;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::protocol::Disconnect;
+use crate::rest::auth::SignInLimits;
+use crate::rest::guard::Gate;
 use crate::session::SessionContext;
+use crate::sql::SqlEngine;
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +32,9 @@ struct Shared {
     hub: Arc<Hub>,
     auth: Arc<Authority>,
     sessions: Arc<SessionContext>,
+    gate: Gate,
+    sign_ins: SignInLimits,
+    sql: SqlEngine,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
     is_draining: AtomicBool,
@@ -47,7 +53,7 @@ impl AppState {
         shutdown: CancellationToken,
     ) -> Result<Self, Error> {
         let auth = Self::authority(&config, &clock)?;
-        Ok(Self::with_authority(config, log, clock, shutdown, auth))
+        Self::with_authority(config, log, clock, shutdown, auth)
     }
 
     /// The same with the users and the audit log of the database that the configuration names.
@@ -64,7 +70,7 @@ impl AppState {
         if let Some(url) = &config.database_url {
             auth = auth.with_store(Store::open(url).await?).await?;
         }
-        Ok(Self::with_authority(config, log, clock, shutdown, auth))
+        Self::with_authority(config, log, clock, shutdown, auth)
     }
 
     fn authority(config: &ApiConfig, clock: &Arc<dyn Clock>) -> Result<Authority, Error> {
@@ -81,7 +87,7 @@ impl AppState {
         clock: Arc<dyn Clock>,
         shutdown: CancellationToken,
         auth: Authority,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let hub = Arc::new(Hub::new(&config.limits, &config.live));
         let auth = Arc::new(auth);
         let registry = Arc::new(Registry::default());
@@ -96,7 +102,29 @@ impl AppState {
         let permits = Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS)));
         let connections = TaskTracker::new();
         let is_draining = AtomicBool::new(false);
-        Self(Arc::new(Shared { config, log, clock, hub, auth, sessions, permits, connections, is_draining, shutdown }))
+        let gate = Gate::new(&config);
+        let sign_ins = SignInLimits::new(&config);
+        let sql = SqlEngine::new(&config.sql).map_err(Error::Threads)?;
+        Ok(Self(Arc::new(Shared {
+            config,
+            log,
+            clock,
+            hub,
+            auth,
+            sessions,
+            gate,
+            sign_ins,
+            sql,
+            permits,
+            connections,
+            is_draining,
+            shutdown,
+        })))
+    }
+
+    /// Keeps keys, users and the audit log up to date until shutdown. To be run beside [`crate::app`].
+    pub async fn keep(&self) {
+        self.0.auth.run(self.0.shutdown.clone()).await;
     }
 
     pub(crate) fn config(&self) -> &ApiConfig {
@@ -117,6 +145,23 @@ impl AppState {
 
     pub(crate) fn auth(&self) -> &Arc<Authority> {
         &self.0.auth
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.0.clock.now_us() / 1000
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+
+    pub(crate) fn sign_ins(&self) -> &SignInLimits {
+        &self.0.sign_ins
+    }
+
+    pub(crate) fn sql(&self) -> &SqlEngine {
+        &self.0.sql
     }
 
     pub(crate) fn sessions(&self) -> &Arc<SessionContext> {

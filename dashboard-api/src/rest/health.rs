@@ -11,6 +11,7 @@ use crate::problem::Problem;
 use crate::state::AppState;
 
 /// Answers as long as the process does.
+#[utoipa::path(get, path = "/healthz", tag = "about", responses((status = 200, description = "the process answers")))]
 pub(crate) async fn live() -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], "ok\n")
 }
@@ -22,6 +23,7 @@ struct Readiness {
 }
 
 /// 200 when every number shown is current, else 503 with the reasons.
+#[utoipa::path(get, path = "/readyz", tag = "about", responses((status = 200, description = "every number is current")))]
 pub(crate) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
     let reasons = state.hub().unreadiness(state.clock().now_us() / 1000);
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -29,6 +31,7 @@ pub(crate) async fn ready(State(state): State<AppState>) -> impl IntoResponse {
 }
 
 /// All metrics of the process in Prometheus' text form.
+#[utoipa::path(get, path = "/metrics", tag = "about", responses((status = 200, description = "Prometheus' text form")))]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Response {
     let Some(handle) = &state.config().metrics else {
         return Problem::not_found("this process records no metrics", "switch metrics on in the configuration")

@@ -1,34 +1,40 @@
 //! The HTTP routes and what holds for all of them: security headers, body limits, compression, counting.
 
+mod admin;
 mod alerts;
 mod arrow_stream;
+pub(crate) mod auth;
+pub(crate) mod guard;
 mod health;
 mod ingest;
 mod live;
+#[cfg(test)]
+mod matrix;
+mod openapi;
 mod session;
+mod sql;
 mod views;
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Query, Request};
-use axum::http::request::Parts;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{any, delete, get, post};
 use metrics::{counter, histogram};
 use tower_http::compression::CompressionLayer;
 
-use crate::auth::{Access, Action, Principal, Resource, RowRule};
 use crate::problem::Problem;
 use crate::server_api;
 use crate::state::AppState;
 use crate::transport::{emulation, stream, websocket};
 use crate::ui;
 
+/// Header with an API key, for programs that cannot set `Authorization`.
+const API_KEY_HEADER: &str = "x-api-key";
 /// Largest request body of routes that say nothing else: they take none.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
@@ -38,6 +44,9 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; img-src 'self' data:;
 
 pub(crate) fn router(state: AppState) -> Router {
     let ingest_limit = DefaultBodyLimit::max(state.config().ingest.body_bytes);
+    // JSON may take six bytes for one.
+    let sql_limit =
+        DefaultBodyLimit::max(state.config().sql.query_bytes.saturating_mul(6).saturating_add(BODY_BYTES_MAX));
     Router::new()
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
@@ -45,9 +54,23 @@ pub(crate) fn router(state: AppState) -> Router {
         .route("/api/v1/session", get(session::show))
         .route("/api/v1/views", get(views::list))
         .route("/api/v1/views/{name}", get(views::show))
+        .route("/api/v1/views/{name}/series", get(views::series))
+        .route("/api/v1/views/{name}/changes", get(views::changes))
         .route("/api/v1/alerts", get(alerts::list))
         .route("/api/v1/live", get(live::show))
         .route("/api/v1/live/{client}", delete(live::disconnect))
+        .route("/api/v1/sql", post(sql::run).layer(sql_limit))
+        .route("/api/v1/openapi.json", get(openapi::json))
+        .route("/api/v1/docs", get(openapi::page))
+        .route("/api/v1/auth/login", post(auth::login))
+        .route("/api/v1/auth/refresh", post(auth::refresh))
+        .route("/api/v1/auth/logout", post(auth::logout))
+        .route("/api/v1/auth/logout-everywhere", post(auth::logout_everywhere))
+        .route("/api/v1/auth/password", post(auth::password))
+        .route("/api/v1/audit", get(admin::audit))
+        .route("/api/v1/users/{name}/revoke", post(admin::revoke_user))
+        .route("/api/v1/api-keys", get(admin::api_keys).post(admin::add_api_key))
+        .route("/api/v1/api-keys/{id}", delete(admin::revoke_api_key))
         .route("/api/v1/ingest/{topic}", post(ingest::append).layer(ingest_limit))
         .fallback(ui::serve)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -58,12 +81,14 @@ pub(crate) fn router(state: AppState) -> Router {
         .route("/connection/http_stream", any(stream::http_stream))
         .route("/emulation", any(emulation::pass))
         .route("/api/{method}", post(server_api::call))
-        .layer(from_fn(secure))
+        .layer(from_fn_with_state(state.clone(), guard::guard))
+        .layer(from_fn_with_state(state.clone(), secure))
         .layer(from_fn(count))
         .with_state(state)
 }
 
-async fn secure(request: Request, next: Next) -> Response {
+async fn secure(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let is_encrypted = state.config().tls.certificate_file.is_some();
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     let mut set = |name: HeaderName, value: &'static str| headers.insert(name, HeaderValue::from_static(value));
@@ -72,6 +97,10 @@ async fn secure(request: Request, next: Next) -> Response {
     set(header::REFERRER_POLICY, "no-referrer");
     set(header::X_FRAME_OPTIONS, "DENY");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()");
+    if is_encrypted {
+        set(header::STRICT_TRANSPORT_SECURITY, "max-age=31536000");
+    }
     response
 }
 
@@ -85,35 +114,11 @@ async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// The caller.
-pub(crate) struct Caller(pub(crate) Principal);
-
-impl FromRequestParts<AppState> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        principal(&parts.headers, state).map(Self)
-    }
-}
-
-impl Caller {
-    /// Whether the caller may do that, and with which rows.
-    fn check(&self, state: &AppState, action: Action, resource: Resource<'_>) -> Result<Option<Arc<RowRule>>, Problem> {
-        match state.auth().access(&self.0, action, resource) {
-            Access::Allowed { row_rule } => Ok(row_rule),
-            Access::Denied(denial) => Err(Problem::forbidden(denial.as_str())),
-        }
-    }
-}
-
-/// Who sent these headers.
-fn principal(headers: &HeaderMap, state: &AppState) -> Result<Principal, Problem> {
-    let token = bearer(headers)?.unwrap_or_default();
-    state.auth().authenticate(token).map_err(|error| Problem::unauthorized(&error.to_string()))
-}
-
+/// The credential that a request carries: a bearer token, or an API key in the header `x-api-key`.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return Ok(headers.get(API_KEY_HEADER).and_then(|key| key.to_str().ok()));
+    };
     let token = value.to_str().ok().and_then(|value| value.split_once(' '));
     match token {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),

@@ -9,5 +9,6 @@ mod live;
 mod nodes;
 mod proxy;
 mod rest;
+mod security;
 mod server;
 mod websocket;

@@ -5,7 +5,7 @@
  * it does not stay in the history). It is kept for this tab only.
  */
 import * as v from 'valibot';
-import { type Session, SessionSchema } from '../wire/schema';
+import { type Session, SessionSchema, TokensSchema } from '../wire/schema';
 
 const STORAGE_KEY = 'andon.token';
 /** An answer that takes longer counts as no answer. */
@@ -51,14 +51,43 @@ export function authorization(token: string | null): Record<string, string> {
   return token ? { Authorization: `Bearer ${token}` } : {};
 }
 
-/** Asks who we are. @throws NotSignedIn on 401 and 403, any other Error if there is no usable answer. */
-export async function fetchSession(base: string): Promise<SessionAnswer> {
-  const token = keptToken();
-  const response = await fetch(`${base}/api/v1/session`, {
-    headers: { Accept: 'application/json', ...authorization(token) },
+/**
+ * Signs in with a password. The refresh token goes into a cookie that no script can read; the answer is the access
+ * token, or null if the server refuses.
+ */
+export async function passwordSignIn(
+  base: string,
+  user: string,
+  password: string,
+): Promise<string | null> {
+  return accessToken(base, 'login', { user, password, cookie: true });
+}
+
+async function accessToken(base: string, route: string, body: object): Promise<string | null> {
+  const response = await fetch(`${base}/api/v1/auth/${route}`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', 'X-Andon-Csrf': '1' },
+    body: JSON.stringify(body),
+    credentials: 'same-origin',
     cache: 'no-store',
     signal: AbortSignal.timeout(SESSION_TIMEOUT_MS),
   });
+  if (!response.ok) return null;
+  return v.parse(TokensSchema, await response.json()).access_token;
+}
+
+/** Asks who we are; an access token that has run out is renewed by the cookie of a sign-in. @throws NotSignedIn on 401 and 403, any other Error if there is no usable answer. */
+export async function fetchSession(base: string): Promise<SessionAnswer> {
+  let token = keptToken();
+  let response = await askSession(base, token);
+  if (response.status === 401) {
+    const renewed = await accessToken(base, 'refresh', {}).catch(() => null);
+    if (renewed) {
+      keepToken(renewed);
+      token = renewed;
+      response = await askSession(base, token);
+    }
+  }
   if (response.status === 401 || response.status === 403)
     throw new NotSignedIn(`session: HTTP ${response.status}`);
   if (!response.ok) throw new Error(`session: HTTP ${response.status}`);
@@ -70,4 +99,12 @@ export async function fetchSession(base: string): Promise<SessionAnswer> {
     // The header has whole seconds, so a small difference says nothing.
     clockOffsetMs: Math.abs(offset) < 2_000 ? 0 : offset,
   };
+}
+
+function askSession(base: string, token: string | null): Promise<Response> {
+  return fetch(`${base}/api/v1/session`, {
+    headers: { Accept: 'application/json', ...authorization(token) },
+    cache: 'no-store',
+    signal: AbortSignal.timeout(SESSION_TIMEOUT_MS),
+  });
 }

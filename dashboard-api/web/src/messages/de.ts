@@ -139,7 +139,11 @@ export const de: Messages = {
   announceOnline: 'Die Verbindung ist wieder da.',
 
   signIn: 'Anmelden',
-  signInText: 'Diese Tafel braucht ein Zugangs-Token. Fügen Sie das Token Ihrer Verwaltung ein.',
-  signInRejected: 'Der Server hat dieses Token nicht angenommen. Vielleicht ist es abgelaufen.',
+  signInText:
+    'Diese Tafel möchte wissen, wer Sie sind: mit Name und Passwort oder einem Zugangs-Token Ihrer Verwaltung.',
+  signInRejected:
+    'Der Server hat das nicht angenommen. Vielleicht ist das Token abgelaufen oder das Passwort falsch.',
+  user: 'Name',
+  password: 'Passwort',
   token: 'Zugangs-Token',
 };

@@ -146,7 +146,10 @@ export const en = {
   announceOnline: 'Connection is back.',
 
   signIn: 'Sign in',
-  signInText: 'This board needs an access token. Paste the one you got from your administrator.',
-  signInRejected: 'The server did not accept this token. It may have expired.',
+  signInText:
+    'This board wants to know who you are: your name and password, or an access token from your administrator.',
+  signInRejected: 'The server did not accept this. The token may have expired, or the password be wrong.',
+  user: 'Name',
+  password: 'Password',
   token: 'Access token',
 };

@@ -31,6 +31,9 @@ export const SessionSchema = v.object({
 });
 export type Session = v.InferOutput<typeof SessionSchema>;
 
+/** `POST /api/v1/auth/login` and `/refresh`. */
+export const TokensSchema = v.object({ access_token: v.string() });
+
 /** The subscribe reply of a channel `view:<name>`. */
 export const ViewSnapshotSchema = v.object({
   view: v.string(),
