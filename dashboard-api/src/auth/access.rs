@@ -94,11 +94,6 @@ impl Roles {
         Self(roles)
     }
 
-    /// Whether there is a role of that name.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
     /// Names of all roles.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)

@@ -82,6 +82,12 @@ async fn verdict(state: &AppState, method: &str, path: &str, credential: Option<
     }
 }
 
+async fn sign_in(state: &AppState) -> String {
+    let accounts = state.auth().accounts().expect("a database");
+    let session = accounts.store().sign_in("ann", "", accounts.lives(), state.now_ms()).await.expect("signed in");
+    accounts.access_token("ann", &session.session_id, state.auth().now_s()).expect("a token").0
+}
+
 async fn matrix(mode: AuthMode) -> String {
     let dir = tempfile::tempdir().expect("a folder");
     let state = state(mode, dir.path()).await;
@@ -90,8 +96,6 @@ async fn matrix(mode: AuthMode) -> String {
     let key = NewApiKey { name: "k".to_owned(), roles: vec!["service".to_owned()], ..NewApiKey::default() };
     let key = accounts.store().add_api_key(&key, 0).await.expect("added");
     state.auth().refresh_accounts().await.expect("read");
-    let session = accounts.store().sign_in("ann", "", accounts.lives(), state.now_ms()).await.expect("signed in");
-    let (session, _) = accounts.access_token("ann", &session.session_id, state.auth().now_s()).expect("a token");
     let callers: BTreeMap<&str, Option<String>> = BTreeMap::from([
         ("0 none", None),
         ("1 forged", Some(of_role("admin") + "x")),
@@ -99,19 +103,21 @@ async fn matrix(mode: AuthMode) -> String {
         ("3 sales", Some(of_role("sales"))),
         ("4 viewer", Some(of_role("viewer"))),
         ("5 ingest", Some(of_role("ingest"))),
-        ("6 key:service", Some(key)),
+        ("6 service", Some(key)),
         ("7 admin", Some(of_role("admin"))),
-        // The last, since a route of this table ends it.
-        ("8 session", Some(session)),
+        ("8 session", None),
     ]);
     let mut table = format!("{:<45}", "");
     callers.keys().for_each(|name| table.push_str(&format!("{:<9}", name.split(' ').nth(1).unwrap_or_default())));
+    let mut table = table.trim_end().to_owned();
     for (method, path, need) in ROUTES {
         if *need == Need::Protocol || path.starts_with("/api/v1/live") {
             continue;
         }
         let mut line = format!("\n{:<45}", format!("{method} {path}"));
-        for credential in callers.values() {
+        for (name, credential) in &callers {
+            // A session of its own for each route, since some end it.
+            let credential = if name.ends_with("session") { Some(sign_in(&state).await) } else { credential.clone() };
             line.push_str(&format!("{:<9}", verdict(&state, method, path, credential.as_deref()).await));
         }
         table.push_str(line.trim_end());
@@ -121,13 +127,61 @@ async fn matrix(mode: AuthMode) -> String {
 
 #[tokio::test]
 async fn every_route_for_every_caller_in_mode_token() {
-    let expected = expect![[]];
+    let expected = expect![[r#"
+                                                     none     forged   nothing  sales    viewer   ingest   service  admin    session
+        GET /healthz                                 -        -        -        -        -        -        -        -        -
+        GET /readyz                                  -        -        -        -        -        -        -        -        -
+        GET /metrics                                 -        -        -        -        -        -        -        -        -
+        GET /api/v1/openapi.json                     -        -        -        -        -        -        -        -        -
+        GET /api/v1/docs                             -        -        -        -        -        -        -        -        -
+        GET /api/v1/session                          401      401      -        -        -        -        -        -        -
+        POST /api/v1/auth/login                      401      401      401      401      401      401      401      401      401
+        POST /api/v1/auth/refresh                    -        -        -        -        -        -        -        -        -
+        POST /api/v1/auth/logout                     -        -        -        -        -        -        -        -        -
+        POST /api/v1/auth/logout-everywhere          401      401      401      401      401      401      401      401      -
+        POST /api/v1/auth/password                   401      401      401      401      401      401      401      401      -
+        GET /api/v1/views                            401      401      403      -        -        403      403      -        -
+        GET /api/v1/views/{name}                     401      401      403      -        -        403      403      -        -
+        GET /api/v1/views/{name}/series              401      401      403      -        -        403      403      -        -
+        GET /api/v1/views/{name}/changes             401      401      403      -        -        403      403      -        -
+        GET /api/v1/alerts                           401      401      403      403      -        403      403      -        -
+        POST /api/v1/sql                             401      401      403      403      -        403      403      -        -
+        POST /api/v1/ingest/{topic}                  401      401      403      403      403      -        403      -        403
+        GET /api/v1/audit                            401      401      403      403      403      403      403      -        403
+        POST /api/v1/users/{name}/revoke             401      401      403      403      403      403      403      -        403
+        GET /api/v1/api-keys                         401      401      403      403      403      403      403      -        403
+        POST /api/v1/api-keys                        401      401      403      403      403      403      403      -        403
+        DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403"#]];
     expected.assert_eq(&matrix(AuthMode::Token).await);
 }
 
 #[tokio::test]
 async fn every_route_for_every_caller_in_mode_anonymous() {
-    let expected = expect![[]];
+    let expected = expect![[r#"
+                                                     none     forged   nothing  sales    viewer   ingest   service  admin    session
+        GET /healthz                                 -        -        -        -        -        -        -        -        -
+        GET /readyz                                  -        -        -        -        -        -        -        -        -
+        GET /metrics                                 -        -        -        -        -        -        -        -        -
+        GET /api/v1/openapi.json                     -        -        -        -        -        -        -        -        -
+        GET /api/v1/docs                             -        -        -        -        -        -        -        -        -
+        GET /api/v1/session                          -        401      -        -        -        -        -        -        -
+        POST /api/v1/auth/login                      401      401      401      401      401      401      401      401      401
+        POST /api/v1/auth/refresh                    -        -        -        -        -        -        -        -        -
+        POST /api/v1/auth/logout                     -        -        -        -        -        -        -        -        -
+        POST /api/v1/auth/logout-everywhere          401      401      401      401      401      401      401      401      -
+        POST /api/v1/auth/password                   401      401      401      401      401      401      401      401      -
+        GET /api/v1/views                            -        401      403      -        -        403      403      -        -
+        GET /api/v1/views/{name}                     -        401      403      -        -        403      403      -        -
+        GET /api/v1/views/{name}/series              -        401      403      -        -        403      403      -        -
+        GET /api/v1/views/{name}/changes             -        401      403      -        -        403      403      -        -
+        GET /api/v1/alerts                           -        401      403      403      -        403      403      -        -
+        POST /api/v1/sql                             -        401      403      403      -        403      403      -        -
+        POST /api/v1/ingest/{topic}                  401      401      403      403      403      -        403      -        403
+        GET /api/v1/audit                            401      401      403      403      403      403      403      -        403
+        POST /api/v1/users/{name}/revoke             401      401      403      403      403      403      403      -        403
+        GET /api/v1/api-keys                         401      401      403      403      403      403      403      -        403
+        POST /api/v1/api-keys                        401      401      403      403      403      403      403      -        403
+        DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403"#]];
     expected.assert_eq(&matrix(AuthMode::Anonymous).await);
 }
 

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use arrow::json::WriterBuilder;
 use arrow::json::writer::JsonArray;
@@ -124,7 +128,7 @@ async fn answer(state: &AppState, caller: &Caller, query: &str, as_arrow: bool) 
     Ok((headers, Json(body)).into_response())
 }
 
-fn arrow(result: &QueryResult) -> Result<Vec<u8>, arrow::error::ArrowError> {
+fn arrow(result: &QueryResult) -> Result<Vec<u8>, ArrowError> {
     let mut writer = StreamWriter::try_new(Vec::new(), &result.schema)?;
     for batch in &result.batches {
         writer.write(batch)?;
@@ -133,22 +137,38 @@ fn arrow(result: &QueryResult) -> Result<Vec<u8>, arrow::error::ArrowError> {
 }
 
 fn json(result: &QueryResult, views: Vec<ReadView>) -> Result<SqlAnswer, Box<dyn std::error::Error + Send + Sync>> {
+    let batches: Result<Vec<RecordBatch>, ArrowError> = result.batches.iter().map(with_decimals_as_texts).collect();
     let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, JsonArray>(Vec::new());
-    writer.write_batches(&result.batches.iter().collect::<Vec<_>>())?;
+    writer.write_batches(&batches?.iter().collect::<Vec<_>>())?;
     writer.finish()?;
     let rows = String::from_utf8(writer.into_inner())?;
     // Nothing is written where there is no row.
     let rows = if rows.is_empty() { "[]".to_owned() } else { rows };
-    let column = |field: &Arc<arrow::datatypes::Field>| ResultColumn {
-        name: field.name().clone(),
-        data_type: field.data_type().to_string(),
-    };
+    let column =
+        |field: &Arc<Field>| ResultColumn { name: field.name().clone(), data_type: field.data_type().to_string() };
     Ok(SqlAnswer {
         columns: result.schema.fields().iter().map(column).collect(),
         rows: RawValue::from_string(rows)?,
         truncated: result.is_cut,
         views,
     })
+}
+
+/// JSON's numbers lose digits on the way through most readers.
+fn with_decimals_as_texts(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema();
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (field, column) in schema.fields().iter().zip(batch.columns()) {
+        if field.data_type().is_decimal() {
+            columns.push(cast(column, &DataType::Utf8)?);
+            fields.push(Field::new(field.name(), DataType::Utf8, field.is_nullable()));
+        } else {
+            columns.push(Arc::clone(column));
+            fields.push(field.as_ref().clone());
+        }
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

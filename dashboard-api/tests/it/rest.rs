@@ -155,7 +155,10 @@ async fn every_api_route_wants_a_token() {
         assert_eq!(site.get(path).await.status, 200);
     }
     let session = site.get("/api/v1/session").await.json();
-    assert_eq!(session, json!({"token": null, "user": "ann", "mode": "token"}));
+    assert_eq!(
+        session,
+        json!({"token": null, "user": "ann", "mode": "token", "roles": ["viewer"], "has_users": false})
+    );
 }
 
 #[tokio::test]
@@ -163,7 +166,10 @@ async fn open_modes_let_viewers_in() {
     let site = Site::with_stock(mode(AuthMode::Anonymous)).await;
     assert_eq!(site.get_with("/api/v1/views", &[]).await.status, 200);
     let session = site.get_with("/api/v1/session", &[]).await.json();
-    assert_eq!(session, json!({"token": null, "user": null, "mode": "anonymous"}));
+    assert_eq!(
+        session,
+        json!({"token": null, "user": null, "mode": "anonymous", "roles": ["viewer"], "has_users": false})
+    );
 
     let site = Site::with_stock(mode(AuthMode::Demo)).await;
     assert_eq!(site.get_with("/api/v1/views", &[]).await.status, 200);
