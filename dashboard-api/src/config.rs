@@ -87,14 +87,14 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
-            connections_per_address: 1_000,
+            connections_per_address: 10_000,
             handshake_seconds: 10,
             header_seconds: 10,
             headers: 100,
             header_bytes: 32 << 10,
             body_seconds: 30,
             idle_seconds: 60,
-            requests_per_second: 200,
+            requests_per_second: 1_000,
         }
     }
 }

@@ -111,7 +111,7 @@ async fn matrix(mode: AuthMode) -> String {
     callers.keys().for_each(|name| table.push_str(&format!("{:<9}", name.split(' ').nth(1).unwrap_or_default())));
     let mut table = table.trim_end().to_owned();
     for (method, path, need) in ROUTES {
-        if *need == Need::Protocol || path.starts_with("/api/v1/live") {
+        if *need == Need::Protocol {
             continue;
         }
         let mut line = format!("\n{:<45}", format!("{method} {path}"));
@@ -151,7 +151,9 @@ async fn every_route_for_every_caller_in_mode_token() {
         POST /api/v1/users/{name}/revoke             401      401      403      403      403      403      403      -        403
         GET /api/v1/api-keys                         401      401      403      403      403      403      403      -        403
         POST /api/v1/api-keys                        401      401      403      403      403      403      403      -        403
-        DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403"#]];
+        DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403
+        GET /api/v1/live                             401      401      403      403      403      403      403      -        403
+        DELETE /api/v1/live/{client}                 401      401      403      403      403      403      403      -        403"#]];
     expected.assert_eq(&matrix(AuthMode::Token).await);
 }
 
@@ -181,7 +183,9 @@ async fn every_route_for_every_caller_in_mode_anonymous() {
         POST /api/v1/users/{name}/revoke             401      401      403      403      403      403      403      -        403
         GET /api/v1/api-keys                         401      401      403      403      403      403      403      -        403
         POST /api/v1/api-keys                        401      401      403      403      403      403      403      -        403
-        DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403"#]];
+        DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403
+        GET /api/v1/live                             401      401      403      403      403      403      403      -        403
+        DELETE /api/v1/live/{client}                 401      401      403      403      403      403      403      -        403"#]];
     expected.assert_eq(&matrix(AuthMode::Anonymous).await);
 }
 

@@ -28,6 +28,7 @@ use metrics::{counter, histogram};
 use tower_http::compression::CompressionLayer;
 
 use crate::problem::Problem;
+pub(crate) use crate::rest::guard::Caller;
 use crate::server_api;
 use crate::state::AppState;
 use crate::transport::{emulation, stream, websocket};
