@@ -215,14 +215,15 @@ fn admit(
     }
     let origin_is_listed =
         request.headers().get(header::ORIGIN).is_some_and(|o| is_listed(o, &state.config().allowed_origins));
-    if request.method() == Method::OPTIONS && origin_is_listed {
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    // Transports of live data answer for themselves: they take credentials too.
+    let is_transport = ROUTES.iter().any(|(method, known, _)| *method == "*" && path.as_deref() == Some(*known));
+    if request.method() == Method::OPTIONS && origin_is_listed && !is_transport {
         return Ok(Verdict::Preflight);
     }
     check_origin(request, origin_is_listed)?;
     // Without a route it is the page, which anybody may load.
-    let Some(path) = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned()) else {
-        return Ok(Verdict::Pass);
-    };
+    let Some(path) = path else { return Ok(Verdict::Pass) };
     let need = need_of(request.method(), &path)?;
     if let Some(principal) = check_caller(state, request.headers(), need, text, &path)? {
         request.extensions_mut().insert(Caller { principal, address: Arc::clone(text) });
