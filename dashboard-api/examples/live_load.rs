@@ -8,15 +8,14 @@
 //!
 //! The same program measures every server, with nothing but sockets, so that its own cost is small and the same for all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -142,7 +141,7 @@ fn now_us() -> u64 {
 }
 
 /// Counts deliveries, and notes the delay of each.
-fn count(mut stream: TcpStream, delivered: Arc<AtomicU64>, delays: mpsc::Sender<Vec<u32>>) {
+fn count(mut stream: TcpStream, delivered: Arc<AtomicU64>, delays: Arc<Mutex<Vec<u32>>>) {
     tokio::spawn(async move {
         let mut buffer = vec![0; 16 << 10];
         let mut noted = Vec::new();
@@ -160,11 +159,8 @@ fn count(mut stream: TcpStream, delivered: Arc<AtomicU64>, delays: mpsc::Sender<
                 delivered.fetch_add(1, Ordering::Relaxed);
                 rest = &digits[1..];
             }
-            if noted.len() >= 1_000 {
-                drop(delays.send(std::mem::take(&mut noted)).await);
-            }
+            delays.lock().unwrap_or_else(PoisonError::into_inner).append(&mut noted);
         }
-        drop(delays.send(noted).await);
     });
 }
 
@@ -204,9 +200,9 @@ async fn measure(
     publishing: impl AsyncFnOnce(&mut Publisher) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let delivered = Arc::new(AtomicU64::new(0));
-    let (sender, mut receiver) = mpsc::channel(100_000);
+    let delays = Arc::new(Mutex::new(Vec::new()));
     for stream in streams {
-        count(stream, Arc::clone(&delivered), sender.clone());
+        count(stream, Arc::clone(&delivered), Arc::clone(&delays));
     }
     let mut publisher =
         Publisher { stream: TcpStream::connect(&server.address).await?, address: server.address.clone() };
@@ -218,11 +214,7 @@ async fn measure(
     }
     let (elapsed, cpu_us) = (started.elapsed(), server.cpu_us()? - cpu_before);
     let n_delivered = delivered.load(Ordering::Relaxed);
-    drop(sender);
-    let mut delays = Vec::new();
-    while let Ok(more) = receiver.try_recv() {
-        delays.extend(more);
-    }
+    let mut delays = std::mem::take(&mut *delays.lock().unwrap_or_else(PoisonError::into_inner));
     delays.sort_unstable();
     let at = |share: f64| delays.get((delays.len() as f64 * share) as usize).map_or(0.0, |us| f64::from(*us) / 1000.0);
     println!(
@@ -284,7 +276,8 @@ async fn idle(server: Server, clients: u64) -> Result<(), Failure> {
 async fn storm(server: Server, clients: u64) -> Result<(), Failure> {
     let mut first =
         open(&server, "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"bench0\"}}").await?;
-    let reply = String::from_utf8(await_count(&mut first, br#""subscribe":{"#, 1).await?)?;
+    let reply = await_count(&mut first, br#""subscribe":{"#, 1).await?;
+    let reply = String::from_utf8_lossy(&reply);
     let field = |name: &str| {
         reply
             .split(name)
