@@ -24,6 +24,9 @@ pub struct Options {
     /// Prints the plan of every view as well.
     #[arg(long)]
     explain: bool,
+    /// Fails if there is a warning: SQL that Flink would not run, or would understand otherwise.
+    #[arg(long)]
+    deny_warnings: bool,
 }
 
 /// Checks and prints one line per view; every problem goes to the error.
@@ -32,9 +35,16 @@ pub struct Options {
 /// [`Error::Sql`] with all messages of all packs.
 pub fn run(options: &Options) -> Result<(), Error> {
     let mut problems = Vec::new();
+    let mut warnings = Vec::new();
     for (name, set) in options.sets()? {
         match set.plan() {
             Ok(planned) => {
+                for warning in planned.program.warnings() {
+                    // The views are the same with every pack.
+                    if !warnings.contains(warning) {
+                        warnings.push(warning.clone());
+                    }
+                }
                 let mut out = std::io::stdout().lock();
                 report(&mut out, &name, &planned, options.explain)
                     .map_err(|e| Error::other("cannot write the result", e))?;
@@ -49,6 +59,13 @@ pub fn run(options: &Options) -> Result<(), Error> {
             }
             Err(other) => return Err(other),
         }
+    }
+    if options.deny_warnings {
+        problems.append(&mut warnings);
+    }
+    let mut err = std::io::stderr().lock();
+    for warning in &warnings {
+        writeln!(err, "warning: {warning}").map_err(|e| Error::other("cannot write the warnings", e))?;
     }
     if problems.is_empty() { Ok(()) } else { Err(Error::Sql(problems)) }
 }

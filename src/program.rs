@@ -124,7 +124,8 @@ impl SqlSet {
         if !problems.is_empty() {
             return Err(Error::Sql(problems));
         }
-        let files: Vec<_> = self.source.iter().chain(&self.views).cloned().collect();
+        let computed = ingest::ddl::computed_views(&self.source);
+        let files: Vec<_> = self.source.iter().chain(&computed).chain(&self.views).cloned().collect();
         let queries: Vec<_> = rules.iter().map(rule_query).collect();
         let program = Program::load(&tables, &files, &queries).map_err(Error::Sql)?;
         let problems = alerting::rules::check_columns(&rules, &program.views());

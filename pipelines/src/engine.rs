@@ -17,7 +17,8 @@ use crate::error::{Error, OpResult};
 use crate::graph::NodeKind;
 use crate::kept::{Kept, ViewChange};
 use crate::ops::Step;
-use crate::program::{Program, new_session, plan, planning_diagnostic, table_ref};
+use crate::program::{Program, new_session, plan, table_ref};
+use crate::sql::places::planning_diagnostic;
 use crate::sql::{StatementKind, parse_query, relation_names};
 use crate::state::{CheckpointData, Restored, StateWriter, operator_prefix, view_prefix};
 use crate::watermark::Watermarks;
@@ -466,7 +467,8 @@ impl Engine {
         }
         let statement =
             SqlStatement { path: "query".to_owned(), line: 1, column: 1, sql: sql.to_owned(), comment: String::new() };
-        let query = parse_query(&statement).map_err(|d| Error::Query(DataFusionError::Plan(d.to_string())))?;
+        let (query, _) = parse_query(&statement, &self.program.declared)
+            .map_err(|d| Error::Query(DataFusionError::Plan(d.to_string())))?;
         let session = new_session(&self.program.time);
         let run = async {
             let mut registered = BTreeSet::new();

@@ -21,8 +21,12 @@ use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, 
 use crate::graph::{Graph, NodeId, Policy};
 use crate::keys::natural_key;
 use crate::lineage::Lineage;
+use crate::sql::lint;
 use crate::sql::now::BusinessTime;
-use crate::sql::{StatementKind, ViewStatement, parse_query, parse_view, relation_names};
+use crate::sql::places::planning_diagnostic;
+use crate::sql::{
+    Declared, StatementKind, ViewOptions, ViewStatement, functions, parse_query, parse_view, relation_names,
+};
 
 /// The SELECT of a rule, to be kept like a view.
 #[derive(Debug, Clone)]
@@ -57,6 +61,8 @@ pub struct Program {
     pub(crate) tables: Vec<SourceTable>,
     pub(crate) statements: HashMap<String, ViewStatement>,
     pub(crate) lineage: Lineage,
+    pub(crate) declared: Declared,
+    warnings: Vec<Diagnostic>,
 }
 
 impl Program {
@@ -70,8 +76,9 @@ impl Program {
     pub fn load(tables: &[SourceTable], files: &[SqlFile], rules: &[RuleQuery]) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics = Vec::new();
         let mut statements: BTreeMap<String, ViewStatement> = BTreeMap::new();
+        let declared = Declared::of(tables);
         for file in files {
-            for parsed in parse_file(file) {
+            for parsed in parse_file(file, &declared) {
                 match parsed {
                     Ok(view) => match statements.get(&view.name) {
                         Some(first) => diagnostics.push(
@@ -95,7 +102,7 @@ impl Program {
         for name in cyclic {
             diagnostics.push(statements[&name].source.diagnostic(format!("view {name} depends on itself")));
         }
-        let mut loader = Loader::new(tables, statements);
+        let mut loader = Loader::new(tables, statements, declared);
         for name in order {
             if let Err(diagnostic) = loader.add_view(&name) {
                 diagnostics.push(diagnostic);
@@ -120,6 +127,12 @@ impl Program {
         self.reads.get(relation).is_some_and(|columns| columns.contains(&column))
     }
 
+    /// What would not run on Flink, or mean something else there, by place. A statement says that it is not meant for
+    /// Flink by a line `NOT PORTABLE: why` in the comment above it.
+    pub fn warnings(&self) -> &[Diagnostic] {
+        &self.warnings
+    }
+
     /// How a view is kept, as an indented operator tree.
     pub fn explain(&self, view: &str) -> Option<String> {
         let kept = self.views.iter().find(|v| v.info.name == view)?;
@@ -129,9 +142,9 @@ impl Program {
     }
 }
 
-fn parse_file(file: &SqlFile) -> Vec<Result<ViewStatement, Diagnostic>> {
+fn parse_file(file: &SqlFile, declared: &Declared) -> Vec<Result<ViewStatement, Diagnostic>> {
     match split_statements(file) {
-        Ok(all) => all.iter().filter_map(|s| parse_view(s).transpose()).collect(),
+        Ok(all) => all.iter().filter_map(|s| parse_view(s, declared).transpose()).collect(),
         Err(diagnostic) => vec![Err(diagnostic)],
     }
 }
@@ -175,6 +188,7 @@ pub(crate) fn new_session(time: &BusinessTime) -> SessionContext {
     // that are right.
     options.execution.skip_physical_aggregate_schema_check = true;
     let session = SessionContext::new_with_config(config);
+    functions::register(&session);
     for function in time.functions() {
         session.register_udf(function);
     }
@@ -187,37 +201,29 @@ pub(crate) async fn plan(session: &SessionContext, query: Query) -> Result<Logic
     session.state().statement_to_plan(statement).await
 }
 
-/// A planning error with its place in the statement, if DataFusion knows it.
-pub(crate) fn planning_diagnostic(statement: &SqlStatement, error: &DataFusionError) -> Diagnostic {
-    let place = error.diagnostic().and_then(|d| d.span).map(|span| (span.start.line, span.start.column));
-    let (line, column) = place.unwrap_or((1, 1));
-    let index = |n: u64| usize::try_from(n).unwrap_or(1);
-    let message = error.strip_backtrace();
-    let message = message.trim_start_matches("Error during planning: ").trim_start_matches("Schema error: ");
-    statement.diagnostic_at(index(line), index(column), message.replace("andon.erp.", ""))
-}
-
 struct Loader {
     session: SessionContext,
     graph: Graph,
     time: BusinessTime,
     statements: BTreeMap<String, ViewStatement>,
+    declared: Declared,
     views: Vec<KeptView>,
     reads: BTreeMap<String, BTreeSet<usize>>,
+    warnings: Vec<Diagnostic>,
 }
 
 /// What a statement is to become.
 struct Wanted<'a> {
     name: &'a str,
     kind: ViewKind,
-    key: Option<&'a [String]>,
+    options: ViewOptions,
     query: &'a Query,
     source: &'a SqlStatement,
     description: Option<String>,
 }
 
 impl Loader {
-    fn new(tables: &[SourceTable], statements: BTreeMap<String, ViewStatement>) -> Self {
+    fn new(tables: &[SourceTable], statements: BTreeMap<String, ViewStatement>, declared: Declared) -> Self {
         let time = BusinessTime::default();
         let session = new_session(&time);
         let mut graph = Graph::new(session.state());
@@ -225,11 +231,13 @@ impl Loader {
             graph.add_source(table);
             register(&session, &table.name, &table.schema, &table.primary_key);
         }
-        Self { session, graph, time, statements, views: Vec::new(), reads: BTreeMap::new() }
+        let (views, warnings, reads) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { session, graph, time, statements, declared, views, warnings, reads }
     }
 
     fn add_view(&mut self, name: &str) -> Result<(), Diagnostic> {
         let view = self.statements[name].clone();
+        self.warnings.extend(view.warnings.iter().filter(|_| is_meant_for_flink(&view.source)).cloned());
         match &view.kind {
             StatementKind::View => {
                 let plan = self.plan(&view.query, &view.source)?;
@@ -239,10 +247,10 @@ impl Loader {
                     .map_err(|e| planning_diagnostic(&view.source, &e))?;
                 Ok(())
             }
-            StatementKind::Materialized { key } => {
+            StatementKind::Materialized => {
                 let description = first_paragraph(&view.source.comment);
-                let (kind, key) = (ViewKind::View, key.as_deref());
-                self.keep(&Wanted { name, kind, key, query: &view.query, source: &view.source, description })
+                let (kind, options) = (ViewKind::View, view.options.clone());
+                self.keep(&Wanted { name, kind, options, query: &view.query, source: &view.source, description })
             }
         }
     }
@@ -251,19 +259,26 @@ impl Loader {
         if self.statements.contains_key(&rule.name) {
             return Err(rule.statement.diagnostic(format!("rule {} has the name of a view", rule.name)));
         }
-        let query = parse_query(&rule.statement)?;
+        let (query, warnings) = parse_query(&rule.statement, &self.declared)?;
+        self.warnings.extend(warnings);
         self.keep(&Wanted {
             name: &rule.name,
             kind: ViewKind::Rule,
-            key: Some(&rule.key),
+            options: ViewOptions { key: Some(rule.key.clone()), ..ViewOptions::default() },
             query: &query,
             source: &rule.statement,
             description: rule.description.clone(),
         })
     }
 
-    fn plan(&self, query: &Query, source: &SqlStatement) -> Result<LogicalPlan, Diagnostic> {
-        futures::executor::block_on(plan(&self.session, query.clone())).map_err(|e| planning_diagnostic(source, &e))
+    fn plan(&mut self, query: &Query, source: &SqlStatement) -> Result<LogicalPlan, Diagnostic> {
+        let plan = futures::executor::block_on(plan(&self.session, query.clone()))
+            .map_err(|e| planning_diagnostic(source, &e))?;
+        if is_meant_for_flink(source) {
+            self.warnings
+                .extend(lint::of_plan(&plan, &source.sql).into_iter().map(|refusal| refusal.diagnostic(source)));
+        }
+        Ok(plan)
     }
 
     fn keep(&mut self, wanted: &Wanted<'_>) -> Result<(), Diagnostic> {
@@ -274,11 +289,11 @@ impl Loader {
         self.note_reads(&optimised).map_err(failed)?;
         let schema: SchemaRef = Arc::new(plain(optimised.schema().as_arrow()));
         unique_columns(&schema, source)?;
-        let key = match wanted.key {
+        let key = match &wanted.options.key {
             Some(names) => named_columns(&schema, names, source)?,
             None => natural_key(&optimised),
         };
-        let policy = Policy::default();
+        let policy = policy_of(&wanted.options);
         let root = self.graph.add_view(wanted.name, &optimised, policy).map_err(failed)?.map_err(|why| {
             let help = "group by window_end, or by another column that is made of the event time";
             source.diagnostic(format!("EMIT ON WINDOW CLOSE: {why}")).with_help(help)
@@ -368,6 +383,9 @@ impl Loader {
 
     fn finish(mut self, tables: &[SourceTable]) -> Program {
         self.graph.forget_plans();
+        let mut warnings = self.warnings;
+        warnings.sort_by(|a, b| (&a.path, a.line, a.column, &a.message).cmp(&(&b.path, b.line, b.column, &b.message)));
+        warnings.dedup();
         Program {
             lineage: Lineage::new(&self.graph, tables),
             graph: self.graph,
@@ -376,6 +394,8 @@ impl Loader {
             time: self.time,
             tables: tables.to_vec(),
             statements: self.statements.into_iter().collect(),
+            declared: self.declared,
+            warnings,
         }
     }
 }
@@ -450,6 +470,19 @@ fn named_columns(schema: &Schema, names: &[String], source: &SqlStatement) -> Re
             })
         })
         .collect()
+}
+
+/// How a view's windows close, by what it says of itself.
+fn policy_of(options: &ViewOptions) -> Policy {
+    Policy {
+        close_changing: options.emit_on_window_close || options.allowed_lateness_us.is_some(),
+        lateness_us: options.allowed_lateness_us.unwrap_or(0),
+        emit_on_close: options.emit_on_window_close,
+    }
+}
+
+fn is_meant_for_flink(source: &SqlStatement) -> bool {
+    !source.comment.lines().any(|l| l.trim_start().starts_with("NOT PORTABLE:"))
 }
 
 fn first_paragraph(comment: &str) -> Option<String> {

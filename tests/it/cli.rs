@@ -183,6 +183,26 @@ fn check_names_every_mistake_with_its_place() {
 }
 
 #[test]
+fn check_warns_about_what_flink_would_not_run() {
+    let dir = small();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    std::fs::write(
+        dir.path().join("views/w.sql"),
+        "CREATE MATERIALIZED VIEW w AS\nSELECT id::STRING AS s FROM item;\n",
+    )
+    .expect("written");
+    let check =
+        |more: &[&str]| run(andon().args(["check", "--source", &at("source"), "--views", &at("views")]).args(more));
+    let warning = "views/w.sql:2:8: Flink has no ::";
+    let (code, _, err) = check(&[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("warning: ") && err.contains(warning), "{err}");
+    let (code, _, err) = check(&["--deny-warnings"]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("error: ") && err.contains(warning), "{err}");
+}
+
+#[test]
 fn check_explains_how_each_view_is_kept() {
     let dir = small();
     let at = |name: &str| dir.path().join(name).display().to_string();

@@ -10,6 +10,7 @@
 
 -- The one company of an installation. `today` is its calendar date: one row that changes at its midnight.
 -- Another time zone is set here, in this one statement.
+-- NOT PORTABLE: Flink has one time zone for a whole job.
 CREATE VIEW company AS
 SELECT
   CAST(1 AS BIGINT) AS company_id,
@@ -102,6 +103,7 @@ FROM inventory_boxstorage;
 
 -- One row per movement, all of them done. pyERP books on slots and keeps no place of the time of the movement, so the
 -- locations stay NULL.
+-- NOT PORTABLE: Flink has one time zone for a whole job.
 CREATE VIEW stock_move AS
 SELECT
   id AS move_id,
@@ -314,6 +316,7 @@ SELECT
 WHERE FALSE;
 
 -- One row per production order. Due at its planned date; released once it is scheduled.
+-- NOT PORTABLE: Flink has one time zone for a whole job.
 CREATE VIEW production_order AS
 SELECT
   id AS production_order_id,

@@ -11,6 +11,7 @@
 
 -- The one company of an installation. `today` is its calendar date: one row that changes at its midnight. Tryton's
 -- company has no time zone unless one is set; another one, or another company, is set here, in this one statement.
+-- NOT PORTABLE: Flink has one time zone for a whole job.
 CREATE VIEW company AS
 SELECT
   CAST(1 AS BIGINT) AS company_id,

@@ -4,6 +4,7 @@
 //! write instead. Other statements are left to whoever reads them. The parser is our own over sqlparser's tokenizer,
 //! since `WATERMARK FOR`, `NOT ENFORCED` and Flink's type names are not in its grammar.
 
+mod computed;
 mod parse;
 mod types;
 
@@ -14,12 +15,16 @@ use arrow::datatypes::{Field, Schema};
 use model::sql::split_statements;
 use model::{Diagnostic, SourceFormat, SourceTable, SqlFile, SqlStatement, TopicSelector};
 
+pub(crate) use computed::Metadata;
+pub use computed::computed_views;
 use parse::{Parsed, ParsedOption};
 
 /// The options that a table's WITH clause may have.
 const KNOWN_OPTIONS: [&str; 5] = ["connector", "topic", "topic-pattern", "format", "ttl"];
 
 /// Reads every `CREATE TABLE` of the files, in order.
+///
+/// A table with computed columns is called `<name>__physical` and lacks them; [`computed_views`] adds them.
 ///
 /// # Errors
 /// All mistakes in all files: syntax, unknown types and options, names declared twice.
@@ -65,6 +70,12 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
             errors.push(column.at.diagnostic(statement, format!("column {} is declared twice", column.name)));
         }
     }
+    for column in &parsed.computed {
+        if by_name.contains_key(column.name.as_str()) {
+            errors.push(column.at.diagnostic(statement, format!("column {} is declared twice", column.name)));
+        }
+    }
+    let computed = |name: &str| parsed.computed.iter().any(|c| c.name == name);
     let known = || {
         let names: Vec<&str> = parsed.columns.iter().map(|c| c.name.as_str()).collect();
         format!("the columns are {}", names.join(", "))
@@ -75,7 +86,14 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
             Some(index) if primary_key.contains(index) => {
                 errors.push(at.diagnostic(statement, format!("primary key names column {name} twice")));
             }
+            Some(index) if parsed.columns[*index].metadata.is_some() => {
+                errors.push(at.diagnostic(statement, format!("metadata column {name} cannot be a key")));
+            }
             Some(index) => primary_key.push(*index),
+            None if computed(name) => errors.push(
+                at.diagnostic(statement, format!("computed column {name} cannot be a key"))
+                    .with_help("use the columns that it is computed from"),
+            ),
             None => errors.push(
                 at.diagnostic(statement, format!("primary key column {name} is not declared")).with_help(known()),
             ),
@@ -90,6 +108,12 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
         }
     }
     let event_time = parsed.watermark.as_ref().and_then(|w| {
+        if computed(&w.column) {
+            let help = "declare the column itself as TIMESTAMP(3): ISO texts and epoch numbers are read as they are";
+            let message = format!("the watermark is of {}, which is computed", w.column);
+            errors.push(w.at.diagnostic(statement, message).with_help(help));
+            return None;
+        }
         let Some(index) = by_name.get(w.column.as_str()) else {
             let message = format!("watermark column {} is not declared", w.column);
             errors.push(w.at.diagnostic(statement, message).with_help(known()));
@@ -106,11 +130,17 @@ fn build(statement: &SqlStatement, parsed: Parsed, errors: &mut Vec<Diagnostic>)
         .columns
         .iter()
         .enumerate()
-        .map(|(i, c)| Field::new(&c.name, c.data_type.clone(), c.nullable && !primary_key.contains(&i)))
+        .map(|(i, c)| {
+            let field = Field::new(&c.name, c.data_type.clone(), c.nullable && !primary_key.contains(&i));
+            match c.metadata {
+                Some(metadata) => metadata.mark(field),
+                None => field,
+            }
+        })
         .collect();
     let (topic, format) = source(statement, &parsed, errors)?;
     Some(SourceTable {
-        name: Arc::from(parsed.name.as_str()),
+        name: Arc::from(computed::physical_name(&parsed)),
         schema: Arc::new(Schema::new(fields)),
         time_digits: parsed.columns.iter().map(|c| c.time_digits).collect(),
         primary_key,
@@ -153,7 +183,11 @@ fn source(
     let option = |name: &str| parsed.options.iter().find(|o| o.name == name);
     for (i, o) in parsed.options.iter().enumerate() {
         if !KNOWN_OPTIONS.contains(&o.name.as_str()) {
-            let help = format!("the options are {}", KNOWN_OPTIONS.map(|k| format!("'{k}'")).join(", "));
+            let elsewhere = ["properties.", "scan.", "sink."].iter().any(|prefix| o.name.starts_with(prefix));
+            let help = match elsewhere {
+                true => "leave it out: where Kafka is and where reading starts is said in the configuration".to_owned(),
+                false => format!("the options are {}", KNOWN_OPTIONS.map(|k| format!("'{k}'")).join(", ")),
+            };
             errors.push(o.at.diagnostic(statement, format!("unknown option '{}'", o.name)).with_help(help));
         } else if parsed.options[..i].iter().any(|earlier| earlier.name == o.name) {
             errors.push(o.at.diagnostic(statement, format!("option '{}' is given twice", o.name)));

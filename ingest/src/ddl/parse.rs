@@ -1,10 +1,13 @@
 //! The grammar of `CREATE TABLE`, item by item: a mistake in one item does not hide those of the next.
 
+mod columns;
+
 use arrow::datatypes::DataType;
 use model::{Diagnostic, SqlStatement};
 use sqlparser::dialect::GenericDialect;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
+use super::computed::Metadata;
 use super::types;
 
 /// Arrays may nest so deep; deeper is refused, so that a file cannot exhaust the stack.
@@ -13,8 +16,8 @@ const ARRAY_DEPTH_MAX: usize = 8;
 /// A place within a statement, as the tokenizer counts it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct At {
-    line: usize,
-    column: usize,
+    pub(super) line: usize,
+    pub(super) column: usize,
 }
 
 impl At {
@@ -29,6 +32,20 @@ pub(super) struct ParsedColumn {
     pub(super) data_type: DataType,
     pub(super) time_digits: u8,
     pub(super) nullable: bool,
+    /// Read from the record rather than from its value.
+    pub(super) metadata: Option<Metadata>,
+}
+
+/// `c AS expression`.
+pub(super) struct ParsedComputed {
+    pub(super) name: String,
+    pub(super) at: At,
+    /// The expression as SQL.
+    pub(super) sql: String,
+    /// Where it begins.
+    pub(super) sql_at: At,
+    /// How many columns stand before it, computed ones not counted.
+    pub(super) after: usize,
 }
 
 pub(super) struct ParsedWatermark {
@@ -47,6 +64,7 @@ pub(super) struct ParsedOption {
 pub(super) struct Parsed {
     pub(super) name: String,
     pub(super) columns: Vec<ParsedColumn>,
+    pub(super) computed: Vec<ParsedComputed>,
     pub(super) primary_key: Vec<(String, At)>,
     pub(super) watermark: Option<ParsedWatermark>,
     pub(super) options: Vec<ParsedOption>,
@@ -159,16 +177,16 @@ impl Parser<'_> {
 
     fn column(&mut self, parsed: &mut Parsed) -> Result<()> {
         let (name, at) = self.identifier("a column name")?;
-        if self.is_word("AS") {
-            let help = "compute it in a CREATE VIEW over this table";
-            return Err(Box::new(self.error(format!("computed column {name} is not supported yet")).with_help(help)));
+        if self.accept("AS") {
+            let computed = self.computed(name, at, parsed.columns.len())?;
+            parsed.computed.push(computed);
+            return Ok(());
         }
         let (data_type, time_digits) = self.data_type(0)?;
-        let mut column = ParsedColumn { name, at, data_type, time_digits, nullable: true };
+        let mut column = ParsedColumn { name, at, data_type, time_digits, nullable: true, metadata: None };
         loop {
             if self.is_word("METADATA") {
-                let message = format!("metadata column {} is not supported yet", column.name);
-                return Err(Box::new(self.error(message).with_help("leave it out")));
+                self.metadata(&mut column)?;
             } else if self.accept("NOT") {
                 self.words(&["NULL"])?;
                 column.nullable = false;

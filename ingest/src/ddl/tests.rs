@@ -72,6 +72,61 @@ fn every_type_and_clause() {
 }
 
 #[test]
+fn computed_and_metadata_columns() {
+    check(
+        "CREATE TABLE line (id BIGINT PRIMARY KEY NOT ENFORCED, net DECIMAL(10, 2), at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp' VIRTUAL,
+           gross AS CAST(net * 1.19 AS DECIMAL(10, 2)) COMMENT 'with tax',
+           `offset` BIGINT METADATA, part INT METADATA FROM 'partition', topic STRING METADATA,
+           label AS 'it''s ' || topic, WATERMARK FOR at AS at)
+         WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');",
+        expect![[r#"
+            line__physical Name("t") Json key [0] at t.sql:1
+              id Int64 not null 0
+              net Decimal128(10, 2) 0
+              at Timestamp(µs, "UTC") 3
+              offset Int64 0
+              part Int32 0
+              topic Utf8 0
+              event time 2 - 0 us
+        "#]],
+    );
+}
+
+#[test]
+fn computed_columns_are_a_view_whose_expressions_stand_where_they_were_written() {
+    let text = "-- c\nCREATE TABLE line (\n  id BIGINT PRIMARY KEY NOT ENFORCED,\n  twice AS id * 2,\n  label AS 'it''s',\n  net INT)\n\
+                WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json');"
+        .to_owned();
+    let views = super::computed_views(&[SqlFile { path: "t.sql".to_owned(), text }]);
+    assert_eq!(views.len(), 1);
+    let lines: Vec<&str> = views[0].text.lines().collect();
+    assert_eq!(lines[1].trim(), "CREATE VIEW `line` AS SELECT `id`,");
+    assert_eq!(lines[3], "           id * 2 AS `twice`,");
+    assert_eq!(lines[4], "           'it''s' AS `label`, `net` FROM `line__physical`");
+}
+
+#[test]
+fn columns_that_cannot_be_computed_or_read() {
+    for (columns, expected) in [
+        ("id INT PRIMARY KEY NOT ENFORCED, p AS PROCTIME()", "there is no processing time here"),
+        (
+            "id INT PRIMARY KEY NOT ENFORCED, o INT METADATA FROM 'offset'",
+            "metadata 'offset' cannot be read into this type",
+        ),
+        ("id INT PRIMARY KEY NOT ENFORCED, h STRING METADATA FROM 'headers'", "unknown metadata key 'headers'"),
+        ("id INT PRIMARY KEY NOT ENFORCED, id AS 3", "column id is declared twice"),
+        ("id INT PRIMARY KEY NOT ENFORCED, x AS", "expected the expression of column x"),
+        ("id INT, k AS id, PRIMARY KEY (k) NOT ENFORCED", "computed column k cannot be a key"),
+        ("id BIGINT METADATA FROM 'offset', PRIMARY KEY (id) NOT ENFORCED", "metadata column id cannot be a key"),
+        ("x STRING, ts AS TO_TIMESTAMP(x), WATERMARK FOR ts AS ts", "the watermark is of ts, which is computed"),
+    ] {
+        let text = format!("CREATE TABLE t ({columns}) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json')");
+        let errors = parse_tables(&[SqlFile { path: "t.sql".to_owned(), text }]).err().unwrap_or_default();
+        assert!(errors.iter().any(|e| e.message.starts_with(expected)), "{columns}: {errors:?}");
+    }
+}
+
+#[test]
 fn all_mistakes_at_once_with_their_place() {
     check(
         "CREATE TABLE a (id BIGINT, x JSONB, m MAP<STRING, INT>, c AS id + 1, o BIGINT METADATA,
@@ -85,10 +140,8 @@ fn all_mistakes_at_once_with_their_place() {
               help: declare it as STRING
             t.sql:1:39: type MAP is not supported yet
               help: declare a JSON column as STRING: it then holds the JSON text
-            t.sql:1:59: computed column c is not supported yet, found AS
-              help: compute it in a CREATE VIEW over this table
-            t.sql:1:79: metadata column o is not supported yet, found METADATA
-              help: leave it out
+            t.sql:1:79: unknown metadata key 'o'
+              help: the keys are 'timestamp', 'offset', 'partition' and 'topic'
             t.sql:2:14: DECIMAL(50, 2) is out of range
               help: the precision is 1 to 38, the scale 0 to the precision
             t.sql:2:30: column id is declared twice
@@ -97,7 +150,7 @@ fn all_mistakes_at_once_with_their_place() {
             t.sql:2:85: column id is no timestamp, so it cannot be the event time
               help: use a TIMESTAMP, TIMESTAMP_LTZ or DATE column
             t.sql:3:72: unknown option 'scan.startup.mode'
-              help: the options are 'connector', 'topic', 'topic-pattern', 'format', 'ttl'
+              help: leave it out: where Kafka is and where reading starts is said in the configuration
             t.sql:3:54: unknown format 'csv'
               help: the formats are 'debezium-json' and 'json'
             t.sql:4:66: 'topic-pattern' is no regular expression: regex parse error:

@@ -10,6 +10,7 @@
 mod changes;
 mod error;
 mod layout;
+mod metadata;
 mod number;
 mod parse;
 mod scan;
@@ -30,6 +31,8 @@ pub use error::Undecodable;
 pub(crate) use error::ValueError;
 pub(crate) use value::array_elements;
 
+use crate::ddl::Metadata;
+use metadata::Source;
 use parse::{Found, Parser};
 use scan::{Kind, Raw, Scanner};
 use schema::SchemaCache;
@@ -68,6 +71,8 @@ struct ColumnSpec {
     is_key: bool,
     /// Whether any view reads the column; if not, nothing is written to it.
     is_read: bool,
+    /// Read from the record rather than from its value.
+    metadata: Option<Metadata>,
 }
 
 /// Decodes the records of one table.
@@ -97,11 +102,16 @@ impl Decoder {
             time_digits: table.time_digits.get(i).copied().unwrap_or(6),
             is_key: table.primary_key.contains(&i),
             is_read: table.is_read(i),
+            metadata: Metadata::of_field(field),
         });
         let columns: HashMap<Box<[u8]>, u16> = fields
             .iter()
             .enumerate()
-            .map(|(i, f)| (f.name().as_bytes().into(), u16::try_from(i).unwrap_or(u16::MAX)))
+            .map(|(i, f)| {
+                // No field of a record has the name that a metadata column gets here.
+                let name = if Metadata::of_field(f).is_some() { format!("\0{}", f.name()) } else { f.name().clone() };
+                (name.into_bytes().into(), u16::try_from(i).unwrap_or(u16::MAX))
+            })
             .collect();
         Self {
             specs: specs.collect(),
@@ -181,7 +191,7 @@ impl Decoder {
         if let (Some(op), true) = (found.op, found.is_envelope) {
             return match op {
                 b'c' | b'u' | b'r' if found.has_after => self
-                    .row(Form::Envelope, text, record, out)
+                    .row(Form::Envelope, text, Source { topic, partition, record }, out)
                     .map(|unchanged| complete(topic, partition, record, unchanged, position, out)),
                 b'c' | b'u' | b'r' => Err(Undecodable::NoRow { reason: "it has no after" }),
                 b'd' => self.key_row(record, Some((text, found)), Operation::Delete, position, out),
@@ -205,7 +215,7 @@ impl Decoder {
         if !found.has_columns {
             return Err(Undecodable::NoRow { reason: "none of the table's columns is in it" });
         }
-        self.row(Form::Flat, text, record, out)
+        self.row(Form::Flat, text, Source { topic, partition, record }, out)
             .map(|unchanged| complete(topic, partition, record, unchanged, position, out))
     }
 
@@ -218,7 +228,7 @@ impl Decoder {
     }
 
     /// Writes all columns of an upsert; returns the columns whose unchanged value was left out.
-    fn row(&mut self, form: Form, text: &[u8], record: &Record, out: &mut Changes) -> Result<Vec<u16>, Undecodable> {
+    fn row(&mut self, form: Form, text: &[u8], source: Source<'_>, out: &mut Changes) -> Result<Vec<u16>, Undecodable> {
         let Self { specs, parser, schemas, decimals, scratch, .. } = self;
         let raws = if form == Form::Envelope { &parser.row } else { &parser.flat };
         let mut unchanged = Vec::new();
@@ -228,6 +238,10 @@ impl Decoder {
                 continue;
             }
             let column = &mut out.columns[i];
+            if let Some(metadata) = spec.metadata {
+                metadata::push(column, spec, metadata, source, scratch)?;
+                continue;
+            }
             match raw.kind {
                 Kind::Missing if spec.is_key => {
                     key_gap = true;
@@ -256,7 +270,7 @@ impl Decoder {
             }
         }
         if key_gap {
-            self.fill_key(record, out)?;
+            self.fill_key(source.record, out)?;
         }
         self.check_complete(&unchanged)?;
         Ok(unchanged)

@@ -20,7 +20,9 @@ fn check(table: &SourceTable, records: &[(&str, &str)], expected: Expect) {
     let bytes = |text: &str| (!text.is_empty()).then(|| Bytes::copy_from_slice(text.as_bytes()));
     let mut out = String::new();
     for (i, (key, value)) in records.iter().enumerate() {
-        let record = Record { offset: 0, timestamp_ms: 0, key: bytes(key), value: bytes(value), headers: Vec::new() };
+        let offset = i64::try_from(i).unwrap();
+        let timestamp_ms = 1_700_000_000_000 + offset;
+        let record = Record { offset, timestamp_ms, key: bytes(key), value: bytes(value), headers: Vec::new() };
         if let Err(e) = decoder.decode(&Arc::from("t"), 0, &record, &mut changes) {
             writeln!(out, "{i} {}: {e}", e.class()).unwrap();
         }
@@ -32,6 +34,25 @@ fn check(table: &SourceTable, records: &[(&str, &str)], expected: Expect) {
     }
     write!(out, "{}", pretty_format_batches(&[state.rows().unwrap()]).unwrap()).unwrap();
     expected.assert_eq(&out);
+}
+
+#[test]
+fn metadata_columns_come_from_the_record() {
+    let columns = "id INT PRIMARY KEY NOT ENFORCED, at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp', `offset` BIGINT METADATA, \
+                   part INT METADATA FROM 'partition', topic STRING METADATA, n STRING";
+    let records =
+        [("", r#"{"id":1,"n":"a","offset":77,"topic":"x"}"#), ("", r#"{"id":2,"n":"b"}"#), ("", r#"{"id":1,"n":"c"}"#)];
+    check(
+        &table(columns, "json"),
+        &records,
+        expect![[r#"
+        +----+--------------------------+--------+------+-------+---+
+        | id | at                       | offset | part | topic | n |
+        +----+--------------------------+--------+------+-------+---+
+        | 1  | 2023-11-14T22:13:20.002Z | 2      | 0    | t     | c |
+        | 2  | 2023-11-14T22:13:20.001Z | 1      | 0    | t     | b |
+        +----+--------------------------+--------+------+-------+---+"#]],
+    );
 }
 
 #[test]

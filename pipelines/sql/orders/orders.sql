@@ -7,10 +7,10 @@
 
 -- Orders and their net value by the hour they were taken, as an instant in UTC; cancelled orders count too.
 CREATE MATERIALIZED VIEW order_intake_by_hour AS
-SELECT DATE_TRUNC('hour', ordered_at) AS hour, COUNT(*) AS orders, SUM(net_amount) AS net
+SELECT FLOOR(ordered_at TO HOUR) AS hour, COUNT(*) AS orders, SUM(net_amount) AS net
 FROM sales_order
 WHERE NOT is_quote
-GROUP BY DATE_TRUNC('hour', ordered_at);
+GROUP BY FLOOR(ordered_at TO HOUR);
 
 -- Orders and their net value by the date on the order; cancelled orders count too.
 CREATE MATERIALIZED VIEW order_intake_by_day AS

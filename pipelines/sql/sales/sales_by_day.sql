@@ -20,11 +20,11 @@ GROUP BY record_date;
 -- Sales of each hour of invoicing, as an instant in UTC.
 CREATE MATERIALIZED VIEW sales_by_hour AS
 SELECT
-  DATE_TRUNC('hour', invoiced_at) AS hour,
+  FLOOR(invoiced_at TO HOUR) AS hour,
   COUNT(DISTINCT invoice_id) AS invoices,
   SUM(units_sold) AS units_sold,
   SUM(revenue_net) AS revenue_net,
   SUM(units_credited) AS units_credited,
   SUM(credited_net) AS credited_net
 FROM sold_line
-GROUP BY DATE_TRUNC('hour', invoiced_at);
+GROUP BY FLOOR(invoiced_at TO HOUR);

@@ -19,11 +19,10 @@ use super::{Graph, NodeId};
 use crate::error::OpResult;
 use crate::ops::emit::EmitOnClose;
 use crate::ops::gate::{Gate, LateRows, Lateness};
+use crate::sql::functions::longest_us;
+use crate::sql::functions::time::FLOOR;
+use crate::sql::windows::{CUMULATE_ENDS, HOP_STARTS, TUMBLE_START};
 use crate::watermark::{Closing, DAY_US, Horizon};
-
-/// Functions behind HOP and CUMULATE: the list of the windows of a row.
-const HOP_STARTS: &str = "andon_hop_starts";
-const CUMULATE_ENDS: &str = "andon_cumulate_ends";
 
 /// What is known of the rows that a node puts out.
 #[derive(Debug, Clone, Default)]
@@ -294,6 +293,8 @@ pub(super) fn closing_of(expr: &Expr, schema: &DFSchema, facts: &Facts) -> Optio
             match call.func.name() {
                 "date_bin" => binned(inner(1)?, interval_us(literal(0)?)?.1, expr),
                 "date_trunc" => binned(inner(1)?, truncated_us(literal(0)?.try_as_str()??)?, expr),
+                FLOOR => binned(inner(1)?, longest_us(literal(0)?.try_as_str()??)?, expr),
+                TUMBLE_START => binned(inner(0)?, whole(1)?, expr),
                 // The elements of the list: starts of the windows of a row, or their ends, which lie after it.
                 HOP_STARTS => binned(inner(0)?, whole(2)?, expr),
                 CUMULATE_ENDS => binned(inner(0)?, 0, expr),

@@ -32,6 +32,7 @@ use crate::error::OpResult;
 use crate::ops::Operator;
 use crate::ops::map::Select;
 use crate::ops::union::Union;
+use crate::ops::unnest::Unnest;
 use crate::rows::relaxed;
 use crate::sql::now::depends_on_time;
 
@@ -227,6 +228,7 @@ impl Graph {
             LogicalPlan::Join(join) => self.join(join, schema),
             LogicalPlan::Window(window) => self.window(window, schema),
             LogicalPlan::Sort(_) | LogicalPlan::Limit(_) => self.limit(plan, schema),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest, schema),
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => self.constant(plan, schema),
             other => Ok(Err(format!("{} has no incremental form yet", kind(other)))),
         }
@@ -257,6 +259,23 @@ impl Graph {
                 Ok(Ok(id))
             }
         }
+    }
+}
+
+impl Graph {
+    fn unnest(&mut self, unnest: &logical::Unnest, schema: SchemaRef) -> OpResult<Result<NodeId, Reason>> {
+        let operator = match Unnest::new(unnest, Arc::clone(&schema)) {
+            Ok(operator) => operator,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let input = self.compile(&unnest.input)?;
+        let names: Vec<&str> = unnest.exec_columns.iter().map(|c| c.name.as_str()).collect();
+        let label = format!("unnest {}", names.join(", "));
+        // What closes as a list closes with its elements.
+        let facts = self.nodes[input].facts.of_columns(&unnest.dependency_indices);
+        let id = self.operator(vec![input], operator, schema, label);
+        self.nodes[id].facts = facts;
+        Ok(Ok(id))
     }
 }
 

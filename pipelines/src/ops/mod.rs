@@ -21,6 +21,7 @@ pub(crate) mod temporal;
 pub(crate) mod timed;
 pub(crate) mod tracked;
 pub(crate) mod union;
+pub(crate) mod unnest;
 pub(crate) mod window;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};

@@ -1,156 +1,170 @@
-//! From SQL text to statements that DataFusion plans: the parser, Flink's window functions, and time functions.
+//! From SQL text to statements that DataFusion plans: the parser, Flink's own syntax, functions, and time.
+//!
+//! A statement passes through [`tokens`] (what the parser does not know), the parser, and the rewriting of the syntax
+//! tree ([`windows`], [`as_of`], [`unnest`], [`spellings`]). Places in messages are those of the text as written.
 
+mod as_of;
+mod declared;
 mod dialect;
+pub(crate) mod functions;
+mod json_clauses;
+pub(crate) mod lint;
 pub(crate) mod now;
-mod tumble;
+mod options;
+pub(crate) mod places;
+mod refusal;
+mod relations;
+mod spellings;
+mod template;
+mod tokens;
+mod unnest;
+pub(crate) mod windows;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{self, CreateTableOptions, Query, SqlOption, Statement, visit_relations};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::ast::{self, Query, Statement};
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Span;
 use model::{Diagnostic, SqlStatement};
+
+pub(crate) use declared::Declared;
+pub(crate) use options::ViewOptions;
+pub(crate) use refusal::Refusal;
+pub(crate) use relations::relation_names;
 
 /// A statement of a view file.
 #[derive(Debug, Clone)]
 pub(crate) struct ViewStatement {
     pub(crate) name: String,
     pub(crate) kind: StatementKind,
+    /// Empty for a view that is not kept.
+    pub(crate) options: ViewOptions,
     pub(crate) query: Query,
-    /// Names of the relations that the query mentions, common table expressions included.
+    /// Names of the relations that the query reads.
     pub(crate) relations: BTreeSet<String>,
+    /// What would not run on Flink, or mean something else there.
+    pub(crate) warnings: Vec<Diagnostic>,
     pub(crate) source: SqlStatement,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StatementKind {
     /// A name for a query; nothing is kept.
     View,
-    /// Kept, with the key columns if declared.
-    Materialized { key: Option<Vec<String>> },
+    /// Kept.
+    Materialized,
 }
 
 /// Parses a `CREATE [MATERIALIZED] VIEW`. `None` for `CREATE TABLE`, which declares a source and is read by `ingest`.
-pub(crate) fn parse_view(statement: &SqlStatement) -> Result<Option<ViewStatement>, Diagnostic> {
-    let mut words = statement.sql.split_whitespace();
+pub(crate) fn parse_view(statement: &SqlStatement, declared: &Declared) -> Result<Option<ViewStatement>, Diagnostic> {
+    let mut words = statement.sql.split_whitespace().filter(|w| !w.eq_ignore_ascii_case("temporary"));
     if words.next().is_some_and(|w| w.eq_ignore_ascii_case("create"))
-        && words.next().is_some_and(|w| w.eq_ignore_ascii_case("table"))
+        && words.next().is_some_and(|w| w.get(..5).is_some_and(|t| t.eq_ignore_ascii_case("table")))
     {
         return Ok(None);
     }
-    match parse_one(statement)? {
-        Statement::CreateView(view) => {
-            let key = declared_key(&view.options, statement)?;
-            let kind = match (view.materialized, key) {
-                (true, key) => StatementKind::Materialized { key },
-                (false, None) => StatementKind::View,
-                (false, Some(_)) => {
-                    return Err(statement
-                        .diagnostic("a view that is not kept has no key")
-                        .with_help("remove WITH (…)"));
-                }
-            };
-            if !view.columns.is_empty() {
-                return Err(statement
-                    .diagnostic("a column list after the view's name is not supported")
-                    .with_help("name the columns in the SELECT with AS"));
-            }
-            let name = view.name.0.last().and_then(|p| p.as_ident()).map(ident_name).unwrap_or_default();
-            let query = *view.query;
-            let relations = relation_names(&query);
-            Ok(Some(ViewStatement { name, kind, query, relations, source: statement.clone() }))
+    let parsed = parse_one(statement, declared)?;
+    view_of(parsed, statement).map(Some).map_err(|refusal| refusal.diagnostic(statement))
+}
+
+fn view_of(parsed: Parsed, source: &SqlStatement) -> Result<ViewStatement, Refusal> {
+    let view = match parsed.statement {
+        Statement::CreateView(view) => view,
+        other => {
+            return Err(Refusal::new(
+                Span::empty(),
+                format!("`{}` is not a statement of a view file", first_words(&other.to_string())),
+                "write CREATE VIEW name AS SELECT … or CREATE MATERIALIZED VIEW name AS SELECT …",
+            ));
         }
-        other => Err(statement
-            .diagnostic(format!("`{}` is not a statement of a view file", first_words(&other.to_string())))
-            .with_help("write CREATE VIEW name AS SELECT … or CREATE MATERIALIZED VIEW name AS SELECT …")),
+    };
+    let mut options = ViewOptions::parse(&view.options)?;
+    options.emit_on_window_close = parsed.emit_on_window_close.is_some();
+    let kind = if view.materialized { StatementKind::Materialized } else { StatementKind::View };
+    if kind == StatementKind::View && !options.is_empty() {
+        let help = "write CREATE MATERIALIZED VIEW, or remove WITH (…) and EMIT ON WINDOW CLOSE";
+        return Err(Refusal::new(
+            parsed.emit_on_window_close.unwrap_or(Span::empty()),
+            "a view that is not kept has no options",
+            help,
+        ));
     }
+    if let Some(column) = view.columns.first() {
+        return Err(Refusal::new(
+            column.name.span,
+            "a column list after the view's name is not supported",
+            "name the columns in the SELECT with AS",
+        ));
+    }
+    let name = match view.name.0.as_slice() {
+        [one] => one.as_ident().map(ident_name).unwrap_or_default(),
+        _ => {
+            let help = "write the view's name alone; there are no catalogs or databases here";
+            return Err(Refusal::of(&view.name, "a dot in the view's name", help));
+        }
+    };
+    let query = *view.query;
+    let relations = relation_names(&query);
+    Ok(ViewStatement { name, kind, options, query, relations, warnings: parsed.warnings, source: source.clone() })
 }
 
-/// Parses a single SELECT, a rule's body or a person's query.
-pub(crate) fn parse_query(statement: &SqlStatement) -> Result<Query, Diagnostic> {
-    match parse_one(statement)? {
-        Statement::Query(query) => Ok(*query),
-        other => Err(statement
-            .diagnostic(format!("`{}` is not a SELECT", first_words(&other.to_string())))
-            .with_help("write one SELECT statement")),
-    }
+/// Parses a single SELECT, a rule's body or a person's query, with the warnings about it.
+pub(crate) fn parse_query(
+    statement: &SqlStatement,
+    declared: &Declared,
+) -> Result<(Query, Vec<Diagnostic>), Diagnostic> {
+    let parsed = parse_one(statement, declared)?;
+    let refusal = match (parsed.statement, parsed.emit_on_window_close) {
+        (Statement::Query(query), None) => return Ok((*query, parsed.warnings)),
+        (Statement::Query(_), Some(at)) => {
+            Refusal::new(at, "EMIT ON WINDOW CLOSE is for kept views", "write CREATE MATERIALIZED VIEW … and read that")
+        }
+        (other, _) => {
+            let message = format!("`{}` is not a SELECT", first_words(&other.to_string()));
+            Refusal::new(Span::empty(), message, "write one SELECT statement")
+        }
+    };
+    Err(refusal.diagnostic(statement))
 }
 
-/// Names of all relations a query mentions.
-pub(crate) fn relation_names(query: &Query) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    // Nothing in the visitor breaks off, so the flow always goes on.
-    match visit_relations(query, |name| {
-        names.extend(name.0.last().and_then(|p| p.as_ident()).map(ident_name));
-        ControlFlow::<()>::Continue(())
-    }) {
-        ControlFlow::Continue(()) | ControlFlow::Break(()) => names,
-    }
+struct Parsed {
+    statement: Statement,
+    emit_on_window_close: Option<Span>,
+    warnings: Vec<Diagnostic>,
 }
 
-fn parse_one(statement: &SqlStatement) -> Result<Statement, Diagnostic> {
+fn parse_one(statement: &SqlStatement, declared: &Declared) -> Result<Parsed, Diagnostic> {
+    let prepared = tokens::prepare(&statement.sql, declared).map_err(|refusal| refusal.diagnostic(statement))?;
+    let end = prepared.tokens.last().map(|t| t.span.end);
     let dialect = dialect::AndonDialect::default();
-    let sql = without_table_argument_keyword(&statement.sql);
-    let mut parsed = Parser::parse_sql(&dialect, &sql).map_err(|e| parser_diagnostic(statement, &e.to_string()))?;
-    match parsed.len() {
-        1 => {
-            let mut one = parsed.remove(0);
-            tumble::rewrite(&mut one).map_err(|(message, help)| statement.diagnostic(message).with_help(help))?;
-            Ok(one)
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(prepared.tokens);
+    let mut parsed = parser.parse_statements().map_err(|e| match (e.to_string(), end) {
+        // The end of the text has no place of its own.
+        (text, Some(end)) if !text.contains(" at Line: ") => {
+            let text = text.trim_start_matches("sql parser error: ");
+            Refusal::new(Span::new(end, end), text, "").diagnostic(statement)
         }
-        n => Err(statement.diagnostic(format!("expected one statement, found {n}"))),
+        (text, _) => parser_diagnostic(statement, &text),
+    })?;
+    if parsed.len() != 1 {
+        return Err(statement.diagnostic(format!("expected one statement, found {}", parsed.len())));
     }
-}
-
-/// Flink writes `TUMBLE(TABLE bids, …)`; the parser knows no such argument. The keyword is blanked out, so that every
-/// place in the text stays where it was.
-fn without_table_argument_keyword(sql: &str) -> String {
-    let Ok(tokens) = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location() else {
-        return sql.to_owned();
+    let mut one = parsed.remove(0);
+    let query = match &mut one {
+        Statement::CreateView(view) => Some(&mut view.query),
+        Statement::Query(query) => Some(query),
+        _ => None,
     };
-    let solid: Vec<_> = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).collect();
-    let mut lines: Vec<Vec<char>> = sql.split('\n').map(|l| l.chars().collect()).collect();
-    for window in solid.windows(3) {
-        let opens = matches!(window[0].token, Token::LParen | Token::Comma | Token::RArrow);
-        let is_table = matches!(&window[1].token, Token::Word(w) if w.value.eq_ignore_ascii_case("table"));
-        if opens && is_table && matches!(window[2].token, Token::Word(_)) {
-            let start = window[1].span.start;
-            let (line, column) = (index(start.line) - 1, index(start.column) - 1);
-            lines[line][column..column + "table".len()].fill(' ');
-        }
+    let mut warnings = Vec::new();
+    if let Some(query) = query {
+        warnings.extend(lint::of_query(query).into_iter().map(|refusal| refusal.diagnostic(statement)));
+        windows::rewrite(query)
+            .and_then(|()| as_of::rewrite(query, declared))
+            .and_then(|()| unnest::rewrite(query))
+            .and_then(|()| spellings::rewrite(query))
+            .map_err(|refusal| refusal.diagnostic(statement))?;
     }
-    lines.into_iter().map(String::from_iter).collect::<Vec<_>>().join("\n")
-}
-
-fn index(n: u64) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
-}
-
-fn declared_key(options: &CreateTableOptions, statement: &SqlStatement) -> Result<Option<Vec<String>>, Diagnostic> {
-    let (CreateTableOptions::With(options) | CreateTableOptions::Options(options)) = options else {
-        return Ok(None);
-    };
-    let mut key = None;
-    for option in options {
-        let SqlOption::KeyValue { key: name, value } = option else {
-            return Err(statement.diagnostic(format!("option `{option}` is not understood")));
-        };
-        let text = match value {
-            ast::Expr::Value(v) => v.value.clone().into_string().unwrap_or_default(),
-            other => other.to_string(),
-        };
-        match name.value.as_str() {
-            "key" => key = Some(text.split(',').map(|c| c.trim().to_owned()).filter(|c| !c.is_empty()).collect()),
-            other => {
-                return Err(statement
-                    .diagnostic(format!("unknown option '{other}'"))
-                    .with_help("known options: 'key' = 'column, column'"));
-            }
-        }
-    }
-    Ok(key)
+    Ok(Parsed { statement: one, emit_on_window_close: prepared.emit_on_window_close, warnings })
 }
 
 /// sqlparser ends its messages with the place: `… at Line: 2, Column: 8`.

@@ -125,13 +125,13 @@ CREATE MATERIALIZED VIEW h AS SELECT * FROM TABLE(HOP(TABLE orders, DESCRIPTOR(c
         v.sql:4:1: key column x is not in the result
           help: the columns are id
         v.sql:5:1: unknown option 'kee'
-          help: known options: 'key' = 'column, column'
+          help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes', 'retention' = '90 days', 'state_ttl' = '30 days'
         v.sql:6:46: Expected: end of statement, found: orders
         v.sql:7:1: view f depends on itself
         v.sql:7:35: view g depends on itself
         v.sql:8:1: `DROP TABLE orders` is not a statement of a view file
           help: write CREATE VIEW name AS SELECT … or CREATE MATERIALIZED VIEW name AS SELECT …
-        v.sql:9:1: the window function HOP is not supported yet
-          help: use TUMBLE
+        v.sql:9:51: HOP lacks its argument SIZE
+          help: write TABLE(HOP(TABLE t, DESCRIPTOR(event_time), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)): slide, size
     "#]].assert_eq(&load(text));
 }

@@ -1,11 +1,13 @@
 //! Tests of the engine through its public interface.
 
 mod closing;
+mod dialect;
 mod explain;
 mod failing_rows;
 mod operators;
 mod oracle;
 mod publish;
+mod slt;
 mod state;
 mod stream_joins;
 mod world;

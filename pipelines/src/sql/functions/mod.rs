@@ -1,0 +1,31 @@
+//! Functions of Flink that DataFusion lacks or means otherwise.
+
+mod calendar;
+mod json;
+mod pattern;
+mod row;
+mod text;
+pub(crate) mod time;
+mod windows;
+
+use datafusion::prelude::SessionContext;
+
+pub(super) use calendar::Unit;
+
+/// The longest that a unit of time can be, microseconds.
+pub(crate) fn longest_us(unit: &str) -> Option<i64> {
+    Unit::parse(unit)?.longest_us()
+}
+
+/// Makes all functions known to a session; those of the same name are replaced.
+pub(crate) fn register(session: &SessionContext) {
+    for function in windows::scalar() {
+        session.register_udf(function);
+    }
+    for function in [text::functions(), json::functions(), time::functions()].into_iter().flatten() {
+        session.register_udf(function.into_udf());
+    }
+    for function in windows::window() {
+        session.register_udwf(function);
+    }
+}
