@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use dashboard_api::{
-    ApiConfig, AuthConfig, HeartbeatConfig, HttpIngestConfig, LimitsConfig, RoleConfig, ServerConfig, SqlConfig,
-    TlsConfig,
+    ApiConfig, AuthConfig, HeartbeatConfig, HttpIngestConfig, LimitsConfig, LiveConfig, RoleConfig, ServerConfig,
+    SqlConfig, TlsConfig,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -290,6 +290,8 @@ pub struct Api {
     pub roles: BTreeMap<String, RoleConfig>,
     /// `[api.limits]`: what clients may use.
     pub limits: LimitsConfig,
+    /// `[api.live]`: general channels, the server API, several nodes.
+    pub live: LiveConfig,
     /// `[api.heartbeat]`: time-outs of live connections.
     pub heartbeat: HeartbeatConfig,
     /// `[api.ingest]`: appending records over HTTP.
@@ -308,6 +310,7 @@ impl Default for Api {
             sql,
             allowed_origins,
             limits,
+            live,
             heartbeat,
             ingest,
             ..
@@ -323,6 +326,7 @@ impl Default for Api {
             auth,
             roles,
             limits,
+            live,
             heartbeat,
             ingest,
         }
@@ -350,6 +354,7 @@ impl Api {
             database_url: Some(database.url.clone()),
             allowed_origins: self.allowed_origins.clone(),
             limits: self.limits.clone(),
+            live: self.live.clone(),
             heartbeat: self.heartbeat.clone(),
             ingest: self.ingest.clone(),
             metrics: None,
