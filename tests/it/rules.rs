@@ -128,7 +128,7 @@ impl World {
         let database_url = format!("sqlite:{}", folder.path().join("alerts.db").display());
         let store = Store::open(&database_url).await.expect("store");
         let options = AlertingOptions::new(database_url);
-        let alerting = tokio::spawn(alerting::run(Arc::clone(&log), rules, options, None, shutdown.clone()));
+        let alerting = tokio::spawn(alerting::run(Arc::clone(&log), rules, options, shutdown.clone()));
         let rest = capture.into_iter();
         Self { log, store, shutdown, engine, alerting, rest, next: None, _folder: folder }
     }
