@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use model::clock::ManualClock;
 use model::log::{PollLimit, TopicSelector, TopicSpec};
 use model::view::{EngineStatus, EpochMark};
@@ -41,6 +42,8 @@ const QUIET_MAX: Duration = Duration::from_secs(5);
 /// The engine waits so long at most for a checkpoint on its way, and looks so often whether it has arrived.
 const BUSY_WAIT_MAX: Duration = Duration::from_secs(60);
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
+/// View topics that are read at once at the start.
+const TOPICS_AT_ONCE: usize = 8;
 /// First and longest pause between attempts to write while the log is unavailable.
 const RETRY_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
@@ -141,9 +144,12 @@ pub async fn run(
     let topic_ends = restored.as_ref().map(|r| r.topic_ends(engine.program())).unwrap_or_default();
     let mut before = Vec::with_capacity(views.len());
     let mut last_epoch = 0;
-    for view in &views {
-        let end = topic_ends.get(&view.topic).copied();
-        let (rows, epoch) = read_view_topic(&*log, &view.topic, end).await?;
+    let held = futures::stream::iter(&views).map(|view| {
+        let (log, end) = (Arc::clone(&log), topic_ends.get(&view.topic).copied());
+        async move { Ok::<_, Error>((end, read_view_topic(&*log, &view.topic, end).await?)) }
+    });
+    let held: Vec<_> = held.buffered(TOPICS_AT_ONCE).try_collect().await?;
+    for (end, (rows, epoch)) in held {
         before.push(match end {
             Some(_) => Before::Since { tail: rows, changed: Changes::default() },
             None => Before::All(present(rows)),

@@ -174,7 +174,7 @@ mod tests {
             "[kafak]\nbrokers = \"x\"\n[api]\nlisten = \"nonsense\"\n[engine]\nclok = \"wall\"\n[ingest]\nepoch_records_max = \"many\"",
             expect![[r#"
                 the configuration has 3 problem(s):
-                  - unknown section [kafak]; known: log, kafka, source, views, rules, ingest, engine, alerting, api, database, telemetry
+                  - unknown section [kafak]; known: log, kafka, source, views, rules, ingest, engine, state, alerting, api, database, telemetry
                   - invalid type: found string "many", expected usize for key "default.epoch_records_max.ingest" in TOML source string
                   - unknown field: found `clok`, expected ``clock`` for key "default.clok.engine" in TOML source string"#]],
         );

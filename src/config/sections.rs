@@ -396,7 +396,7 @@ pub enum LogFormat {
 }
 
 /// Life cycle of our own parts, and from the local log's storage engine only what is odd.
-pub const DEFAULT_LOG_FILTER: &str = "info,fjall=warn,lsm_tree=warn";
+pub const DEFAULT_LOG_FILTER: &str = "info,fjall=warn,lsm_tree=warn,slatedb=warn";
 
 /// `[telemetry]`. Metrics are always at `/metrics`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

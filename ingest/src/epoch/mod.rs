@@ -141,7 +141,10 @@ impl Ingest {
                 .map_err(|source| Error::Batch { table: Arc::clone(&part.table), source })?;
         }
         let reader = log.read(routes.selectors(), &from.offsets).await?;
-        let options = IngestOptions { watermarks: from.watermarks.clone(), ..options };
+        let mut options = options;
+        if !from.watermarks.is_empty() {
+            options.watermarks.clone_from(&from.watermarks);
+        }
         let shared = Arc::new(Shared {
             tables: Mutex::new(Tables { states, undelivered: VecDeque::new() }),
             dead_letters: AtomicU64::new(0),
