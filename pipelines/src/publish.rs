@@ -144,9 +144,11 @@ pub async fn run(
     let topic_ends = restored.as_ref().map(|r| r.topic_ends(engine.program())).unwrap_or_default();
     let mut before = Vec::with_capacity(views.len());
     let mut last_epoch = 0;
-    let held = futures::stream::iter(&views).map(|view| {
-        let (log, end) = (Arc::clone(&log), topic_ends.get(&view.topic).copied());
-        async move { Ok::<_, Error>((end, read_view_topic(&*log, &view.topic, end).await?)) }
+    let wanted: Vec<(String, Option<i64>)> =
+        views.iter().map(|v| (v.topic.clone(), topic_ends.get(&v.topic).copied())).collect();
+    let held = futures::stream::iter(wanted).map(|(topic, end)| {
+        let log = Arc::clone(&log);
+        async move { Ok::<_, Error>((end, read_view_topic(&*log, &topic, end).await?)) }
     });
     let held: Vec<_> = held.buffered(TOPICS_AT_ONCE).try_collect().await?;
     for (end, (rows, epoch)) in held {

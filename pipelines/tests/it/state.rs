@@ -153,7 +153,7 @@ fn a_killed_engine_goes_on_from_its_state() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     for seed in seeds() {
         println!("ANDON_STATE_SEED={seed}");
-        for all_operators in [false] {
+        for all_operators in [false, true] {
             let (engine, world) = runtime.block_on(killed_and_restored(seed, all_operators));
             check(&engine, &world, &views(), &format!("seed {seed}, all operators: {all_operators}"));
         }
