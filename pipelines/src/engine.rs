@@ -159,7 +159,7 @@ impl Engine {
             }
         }
         for (view, kept) in program.views.iter().zip(&mut self.kept) {
-            if let Some(entries) = restored.views.get(&program.lineage.fingerprint(view.root)) {
+            if let Some(entries) = restored.views.get(&view.fingerprint(&program.lineage)) {
                 kept.restore(entries.iter().map(|(k, v)| (&k[..], &v[..])));
             }
         }
@@ -199,22 +199,27 @@ impl Engine {
         let (offsets, watermarks) = (unsaved.offsets.clone(), unsaved.watermarks.clone());
         let program = &mut self.program;
         let mut changes = Vec::new();
+        // What has failed no longer follows its inputs; it starts anew when the engine does.
+        let (mut operators, mut rows) = (BTreeSet::new(), BTreeSet::new());
         for (id, node) in program.graph.nodes.iter_mut().enumerate() {
-            if let (NodeKind::Operator(op), true) = (&mut node.kind, program.lineage.own_state(id)) {
-                let prefix = operator_prefix(program.lineage.fingerprint(id));
+            if let (NodeKind::Operator(op), true) = (&mut node.kind, program.lineage.own_state(id))
+                && self.failed[id].is_none()
+            {
+                let fingerprint = program.lineage.fingerprint(id);
                 let failed = |source| Error::Compute { view: node.view.clone(), source };
-                op.checkpoint(&mut StateWriter::new(&prefix, &mut changes)).map_err(failed)?;
+                op.checkpoint(&mut StateWriter::new(&operator_prefix(fingerprint), &mut changes)).map_err(failed)?;
+                operators.insert(fingerprint);
             }
         }
         for (view, kept) in program.views.iter().zip(&mut self.kept) {
-            if program.lineage.own_state(view.root) {
-                let prefix = view_prefix(program.lineage.fingerprint(view.root));
-                kept.checkpoint(&mut StateWriter::new(&prefix, &mut changes));
+            if program.lineage.own_state(view.root) && self.failed[view.root].is_none() {
+                let fingerprint = view.fingerprint(&program.lineage);
+                kept.checkpoint(&mut StateWriter::new(&view_prefix(fingerprint), &mut changes));
+                rows.insert(fingerprint);
             }
         }
-        let (epoch, as_of_us) = (self.epoch, program.time.get_us());
-        let (views, operators) = (program.view_fingerprints(), program.own_state().collect());
-        Ok(Some(CheckpointData { epoch, as_of_us, offsets, watermarks, views, operators, tables, changes }))
+        let (epoch, as_of_us, views) = (self.epoch, program.time.get_us(), program.view_fingerprints());
+        Ok(Some(CheckpointData { epoch, as_of_us, offsets, watermarks, views, operators, rows, tables, changes }))
     }
 
     pub(crate) fn program(&self) -> &Program {

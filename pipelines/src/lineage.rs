@@ -50,6 +50,11 @@ impl Lineage {
         self.fingerprints[node]
     }
 
+    /// Source tables that a node reads, directly or not.
+    pub(crate) fn sources(&self, node: NodeId) -> &BTreeSet<Arc<str>> {
+        &self.sources[node]
+    }
+
     /// Whether the state of a node cannot be rebuilt from the rows of the source tables.
     pub(crate) fn own_state(&self, node: NodeId) -> bool {
         self.own_state[node]
@@ -65,15 +70,6 @@ impl KeptView {
     }
 }
 
-/// What a program can take over from stored state.
-#[derive(Debug)]
-pub(crate) struct Takeover {
-    /// Operators whose stored state is used.
-    pub(crate) operators: BTreeSet<Fingerprint>,
-    /// Tables whose topics must be read again from their beginning.
-    pub(crate) again: BTreeSet<Arc<str>>,
-}
-
 impl Program {
     /// Stores the state of every operator, instead of building it from the tables' rows at each start: starts get
     /// quicker, the store larger, and a changed query makes all that is connected with it start anew.
@@ -85,49 +81,5 @@ impl Program {
     /// What each view means, by name.
     pub(crate) fn view_fingerprints(&self) -> BTreeMap<String, Fingerprint> {
         self.views.iter().map(|v| (v.info.name.clone(), v.fingerprint(&self.lineage))).collect()
-    }
-
-    /// Operators that keep state of their own.
-    pub(crate) fn own_state(&self) -> impl Iterator<Item = Fingerprint> {
-        let ids = 0..self.graph.nodes.len();
-        ids.filter(|id| self.lineage.own_state(*id)).map(|id| self.lineage.fingerprint(id))
-    }
-
-    /// Which of the stored operators can be used, given tables that must be read again.
-    ///
-    /// An operator without stored state needs all its input from the beginning. So the operators below it start anew
-    /// too, and the append-only tables below are read again; and whoever reads something that starts anew must itself,
-    /// since it would count that twice.
-    pub(crate) fn takeover(&self, stored: &BTreeSet<Fingerprint>, mut again: BTreeSet<Arc<str>>) -> Takeover {
-        let (nodes, lineage) = (&self.graph.nodes, &self.lineage);
-        let appended = |name: &Arc<str>| self.tables.iter().any(|t| t.name == *name && t.is_append_only());
-        let is_own = |id: &NodeId| lineage.own_state(*id) && matches!(nodes[*id].kind, NodeKind::Operator(_));
-        let own: Vec<NodeId> = (0..nodes.len()).filter(is_own).collect();
-        let mut anew: BTreeSet<NodeId> =
-            own.iter().copied().filter(|id| !stored.contains(&lineage.fingerprint(*id))).collect();
-        loop {
-            let size = (anew.len(), again.len());
-            for id in own.iter().rev().filter(|id| anew.contains(id)).copied().collect::<Vec<_>>() {
-                anew.extend(nodes[id].inputs.iter().filter(|i| is_own(i)));
-                again.extend(lineage.sources[id].iter().filter(|name| appended(name)).cloned());
-            }
-            let topics = |names: &BTreeSet<Arc<str>>| -> Vec<_> {
-                self.tables.iter().filter(|t| names.contains(&t.name)).map(|t| t.topic.clone()).collect()
-            };
-            let read_again = topics(&again);
-            let shares = self.tables.iter().filter(|t| t.is_append_only() && read_again.contains(&t.topic));
-            again.extend(shares.map(|t| Arc::clone(&t.name)));
-            for id in &own {
-                let input_anew = nodes[*id].inputs.iter().any(|i| anew.contains(i));
-                if input_anew || lineage.sources[*id].iter().any(|name| appended(name) && again.contains(name)) {
-                    anew.insert(*id);
-                }
-            }
-            if size == (anew.len(), again.len()) {
-                break;
-            }
-        }
-        let used = own.iter().filter(|id| !anew.contains(id)).map(|id| lineage.fingerprint(*id));
-        Takeover { operators: used.collect(), again }
     }
 }

@@ -16,6 +16,7 @@ mod timed;
 mod windows;
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -48,7 +49,8 @@ pub(crate) struct Node {
     pub(crate) schema: SchemaRef,
     /// For `EXPLAIN`.
     pub(crate) label: String,
-    /// The plan that the node stands for, where the label alone does not tell nodes apart.
+    /// How windows close in it and, in lines of its own, the plan that it stands for: the label alone does not tell
+    /// nodes apart.
     pub(crate) meaning: String,
     /// Why this node is recomputed, if it is.
     pub(crate) recompute: Option<String>,
@@ -146,7 +148,7 @@ impl Graph {
         label: String,
         recompute: Option<String>,
     ) -> NodeId {
-        let (meaning, facts, view) = (String::new(), Facts::default(), self.view.clone());
+        let (meaning, facts, view) = (format!("{:?}", self.policy), Facts::default(), self.view.clone());
         self.nodes.push(Node { inputs, kind, schema, label, meaning, recompute, facts, view });
         self.nodes.len() - 1
     }
@@ -170,8 +172,8 @@ impl Graph {
             Ok(id) => id,
             Err(reason) => self.recomputed(plan, &reason)?,
         };
-        if id >= n_nodes && self.nodes[id].meaning.is_empty() {
-            self.nodes[id].meaning = format!("{:?}\n{}", self.policy, plan.display_indent());
+        if id >= n_nodes && !self.nodes[id].meaning.contains('\n') {
+            write!(self.nodes[id].meaning, "\n{}", plan.display_indent()).expect("a String takes every text");
         }
         self.known.entry(self.policy).or_default().insert(plan.clone(), id);
         Ok(id)

@@ -181,6 +181,11 @@ impl Operator for Recompute {
         self.dirty
     }
 
+    /// It may lag behind its inputs when a checkpoint is taken, and who reads it must get the rest later.
+    fn forgets(&self) -> bool {
+        true
+    }
+
     fn track(&mut self) {
         self.inputs.iter_mut().map(|(_, set)| set).chain([&mut self.last]).for_each(TrackedSet::track);
     }

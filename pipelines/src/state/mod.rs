@@ -8,6 +8,7 @@ mod plan;
 mod restore;
 mod store;
 mod tables;
+mod takeover;
 mod writer;
 
 pub use plan::{Fate, StartPlan};

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use model::SourceTable;
-
-use super::store::{StateStore, table_is_stored};
+use super::store::StateStore;
 use super::{StateError, StoredCheckpoint};
 use crate::program::Program;
 
@@ -53,10 +51,7 @@ impl StateStore {
             .collect();
         views.extend(checkpoint.views.keys().filter(|n| !now.contains_key(*n)).map(|n| (n.clone(), Fate::Dropped)));
         views.sort_by(|a, b| a.0.cmp(&b.0));
-        let is_new = |t: &&SourceTable| !table_is_stored(&checkpoint, t);
-        let new = program.tables.iter().filter(is_new).map(|t| Arc::clone(&t.name)).collect();
-        let stored = checkpoint.operators.iter().copied().collect();
-        let read_again = program.takeover(&stored, new).again.into_iter().collect();
+        let read_again = program.takeover(&checkpoint).again.into_iter().collect();
         let (epoch, written_at_ms) = (checkpoint.epoch, checkpoint.written_at_ms);
         Ok(Some(StartPlan { epoch, written_at_ms, views, read_again }))
     }

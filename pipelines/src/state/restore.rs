@@ -1,13 +1,14 @@
 //! From the store back to a running engine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{Offsets, SourceState, SourceTable, TopicSelector};
+use datafusion::error::DataFusionError;
+use model::SourceState;
 
-use super::store::{operator_prefix, table_is_stored, table_prefix, view_prefix};
+use super::store::{operator_prefix, table_prefix, view_prefix};
 use super::{Checkpoint, StateError, StateStore, StoredTables};
+use crate::error::OpResult;
 use crate::fingerprint::Fingerprint;
 use crate::program::Program;
 
@@ -22,7 +23,7 @@ pub struct Restored {
     pub(crate) checkpoint: Checkpoint,
     /// Entries by operator; an operator that is missing starts empty, and its inputs are read from the beginning.
     pub(crate) operators: HashMap<Fingerprint, Entries>,
-    /// Entries by rows of a view.
+    /// Entries by view.
     pub(crate) views: HashMap<Fingerprint, Entries>,
 }
 
@@ -57,33 +58,34 @@ impl StateStore {
     /// If the store cannot be read.
     pub async fn restore(&self, program: &Program) -> Result<Option<Restored>, StateError> {
         let Some(mut checkpoint) = self.checkpoint().await? else { return Ok(None) };
-        let tables = StoredTables::new(&program.tables, &checkpoint.tables);
-        let tables = tables.map_err(|e| self.damaged(e.to_string()))?;
-        let stored: BTreeSet<Fingerprint> = checkpoint.operators.iter().copied().collect();
-        let is_new = |t: &&SourceTable| !table_is_stored(&checkpoint, t);
-        let new_tables = program.tables.iter().filter(is_new).map(|t| Arc::clone(&t.name)).collect();
-        let takeover = program.takeover(&stored, new_tables);
+        let takeover = program.takeover(&checkpoint);
+        if !takeover.again.is_empty() {
+            tracing::info!(tables = ?takeover.again, "topics are read from their beginning");
+        }
+        let damaged = |e: DataFusionError| self.damaged(e.to_string());
+        let tables = StoredTables::new(&program.tables, &checkpoint.tables).map_err(damaged)?;
+        let mut restored = Restored::default();
+        restored.source.tables = tables.read(self, &checkpoint.tables).await?;
+        for fingerprint in &takeover.operators {
+            restored.operators.insert(*fingerprint, self.entries(&operator_prefix(*fingerprint)).await?);
+        }
+        for fingerprint in &takeover.rows {
+            restored.views.insert(*fingerprint, self.entries(&view_prefix(*fingerprint)).await?);
+        }
+        let before = checkpoint.clone();
+        checkpoint.offsets.0.retain(|topic, _| !takeover.topics.contains(topic));
         // What is read again is not late.
         checkpoint.watermarks.retain(|w| !takeover.again.contains(&w.table));
-        for table in program.tables.iter().filter(|t| takeover.again.contains(&t.name)) {
-            tracing::info!(table = %table.name, "its topics are read from their beginning");
-            forget(&mut checkpoint.offsets, &table.topic);
-        }
-        let mut restored = Restored::default();
-        for fingerprint in takeover.operators {
-            restored.operators.insert(fingerprint, self.entries(&operator_prefix(fingerprint)).await?);
-            restored.views.insert(fingerprint, self.entries(&view_prefix(fingerprint)).await?);
-        }
-        restored.source.tables = tables.read(self, &checkpoint.tables).await?;
-        restored.source.offsets = checkpoint.offsets.clone();
-        restored.source.watermarks = checkpoint.watermarks.clone();
-        // First the record, then the entries: what it names is always there in whole.
-        let leftovers = leftovers(&checkpoint, &tables, &restored);
         let known = tables.stored();
         checkpoint.tables.retain(|name, table| known.get(name) == Some(table));
-        checkpoint.operators.retain(|f| restored.operators.contains_key(f));
+        checkpoint.operators = takeover.operators;
+        checkpoint.rows = takeover.rows;
+        // First the record, then the entries: what the record names is always there in whole.
         self.commit(&checkpoint, Vec::new()).await?;
+        let leftovers = leftovers(&before, &checkpoint, program).map_err(damaged)?;
         self.remove(&leftovers).await?;
+        restored.source.offsets = checkpoint.offsets.clone();
+        restored.source.watermarks.clone_from(&checkpoint.watermarks);
         restored.checkpoint = checkpoint;
         Ok(Some(restored))
     }
@@ -99,26 +101,18 @@ impl StateStore {
     }
 }
 
-/// Prefixes of stored tables and operators that the program does not use.
-fn leftovers(checkpoint: &Checkpoint, tables: &StoredTables, restored: &Restored) -> Vec<Vec<u8>> {
-    let used: BTreeMap<_, _> = tables.stored();
-    let old_tables = checkpoint.tables.iter().filter(|(name, t)| used.get(*name) != Some(t));
-    let old_operators = checkpoint.operators.iter().filter(|f| !restored.operators.contains_key(f));
-    old_tables
-        .map(|(_, t)| table_prefix(t.id))
-        .chain(old_operators.flat_map(|f| [operator_prefix(*f), view_prefix(*f)]))
-        .collect()
-}
-
-fn forget(offsets: &mut Offsets, topics: &TopicSelector) {
-    match topics {
-        TopicSelector::Name(name) => {
-            offsets.0.remove(name);
-        }
-        TopicSelector::Pattern(pattern) => match regex::Regex::new(&format!("^(?:{pattern})$")) {
-            Ok(regex) => offsets.0.retain(|topic, _| !regex.is_match(topic)),
-            // The reader refuses such a pattern with its place.
-            Err(error) => tracing::debug!(%error, "pattern of a topic"),
-        },
-    }
+/// Prefixes of all that may be stored and is not used: what the program has no more, and what it has and builds anew.
+/// The latter may be there from a removal that a crash cut off.
+fn leftovers(before: &Checkpoint, now: &Checkpoint, program: &Program) -> OpResult<Vec<Vec<u8>>> {
+    let tables = StoredTables::new(&program.tables, &now.tables)?.stored();
+    let tables = before.tables.iter().chain(&tables).filter(|(name, table)| now.tables.get(*name) != Some(table));
+    let lineage = &program.lineage;
+    let own = (0..program.graph.nodes.len()).filter(|id| lineage.own_state(*id));
+    let operators = own.map(|id| lineage.fingerprint(id)).chain(before.operators.iter().copied());
+    let operators: BTreeSet<_> = operators.filter(|f| !now.operators.contains(f)).collect();
+    let views = program.views.iter().filter(|v| lineage.own_state(v.root)).map(|v| v.fingerprint(lineage));
+    let views = views.chain(before.rows.iter().copied());
+    let views: BTreeSet<_> = views.filter(|f| !now.rows.contains(f)).collect();
+    let tables = tables.map(|(_, table)| table_prefix(table.id));
+    Ok(tables.chain(operators.into_iter().map(operator_prefix)).chain(views.into_iter().map(view_prefix)).collect())
 }

@@ -7,12 +7,12 @@
 //! | `0 "lease"` | when the engine last showed that the state is its own, milliseconds since 1970, i64 big-endian |
 //! | `1` table id, primary key | source position (i64 big-endian), row |
 //! | `2` node fingerprint, the operator's own key | the operator's own value |
-//! | `3` fingerprint of a view's rows, key | row |
+//! | `3` view fingerprint, key | its rows with their weights |
 //!
 //! Keys and rows are in Arrow's row format. Opening the store fences every earlier opener: its next write fails, so
 //! two engines can never mix their states.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,8 +118,10 @@ pub(crate) struct Checkpoint {
     pub(crate) tables: BTreeMap<String, StoredTable>,
     /// Views by name, with what their query means.
     pub(crate) views: BTreeMap<String, Fingerprint>,
-    /// Operators that keep state of their own.
-    pub(crate) operators: Vec<Fingerprint>,
+    /// Operators that keep state of their own. One that has failed is left out: it starts anew.
+    pub(crate) operators: BTreeSet<Fingerprint>,
+    /// Views over such operators, whose rows are stored.
+    pub(crate) rows: BTreeSet<Fingerprint>,
     /// End of each output topic after this epoch; a topic that is missing was not in line with it.
     pub(crate) topic_ends: BTreeMap<String, i64>,
     /// When it was written, milliseconds since 1970.

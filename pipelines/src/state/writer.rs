@@ -1,7 +1,7 @@
 //! Checkpoints are written behind the engine: it goes on while one is on its way, and waits only when what has
 //! gathered for the next one exceeds a bound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ pub(crate) struct CheckpointData {
     pub(crate) offsets: Offsets,
     pub(crate) watermarks: Vec<TableWatermark>,
     pub(crate) views: BTreeMap<String, Fingerprint>,
-    pub(crate) operators: Vec<Fingerprint>,
+    pub(crate) operators: BTreeSet<Fingerprint>,
+    pub(crate) rows: BTreeSet<Fingerprint>,
     /// Changes of source tables, in order.
     pub(crate) tables: Vec<TableDelta>,
     /// Changes of operators' and views' own entries.
@@ -82,6 +83,7 @@ impl Saver {
             tables: self.tables.stored(),
             views: data.views,
             operators: data.operators,
+            rows: data.rows,
             topic_ends,
             written_at_ms: chrono::Utc::now().timestamp_millis(),
         };

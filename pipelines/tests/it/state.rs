@@ -5,12 +5,13 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::DataType;
 use model::clock::ManualClock;
-use model::{Delta, SourceEpoch};
-use pipelines::{Engine, Saver, StateStore, StepMode};
+use model::{Delta, SourceEpoch, SourceTable, SqlFile, TableDelta};
+use pipelines::{Engine, Program, Saver, StateStore, StepMode};
 use rand::Rng;
 
-use crate::world::{NOW_US, World, check, flush, program};
+use crate::world::{Cell, NOW_US, Row, World, batch, check, flush, lines, program, table, tables};
 
 /// Seeds in one run of the tests; a seed takes about a second.
 const RUNS: u64 = 4;
@@ -190,4 +191,118 @@ async fn a_changed_view_is_rebuilt_and_a_second_opener_fences_the_first() {
     first.step(&SourceEpoch::default(), StepMode::Flush);
     let error = old_saver.save(&mut first).await.expect_err("fenced");
     assert!(error.to_string().contains("took over"), "{error}");
+}
+
+/// Events that only ever come, and one changing table; every epoch says how far the topic `events` has been read.
+fn stream(seed: u64) -> Vec<SourceEpoch> {
+    let mut world = World::new(seed);
+    let mut n_events = 0;
+    (0..EPOCHS)
+        .map(|_| {
+            let mut epoch = net(world.random_epoch(4));
+            epoch.tables.retain(|t| &*t.table == "customers");
+            let rows: Vec<Row> = (0..world.rng.random_range(0..9))
+                .map(|i| {
+                    let kind = ["scan", "move", "count"][world.rng.random_range(0..3)].to_owned();
+                    let amount = world.rng.random_range(-500..5_000);
+                    vec![Cell::Int(n_events + i), Cell::Text(kind), Cell::Int(amount)]
+                })
+                .collect();
+            n_events += rows.len() as i64;
+            epoch.offsets.set("events", 0, n_events);
+            let delta = Delta::inserts(batch(&events().schema, &rows));
+            epoch.tables.push(TableDelta { table: events().name, delta, positions: Vec::new() });
+            epoch
+        })
+        .collect()
+}
+
+fn events() -> SourceTable {
+    let columns = [("id", DataType::Int64), ("kind", DataType::Utf8), ("amount", DataType::Decimal128(12, 2))];
+    let mut events = table("events", &columns);
+    events.primary_key = Vec::new();
+    events
+}
+
+const OVER_EVENTS: [&str; 4] = [
+    "CREATE MATERIALIZED VIEW raw AS SELECT * FROM events;",
+    "CREATE MATERIALIZED VIEW by_kind AS SELECT kind, count(*) AS n, max(amount) AS most FROM events GROUP BY kind;",
+    "CREATE MATERIALIZED VIEW named AS SELECT e.id, c.name FROM events e JOIN customers c ON c.id = e.id % 12;",
+    "CREATE MATERIALIZED VIEW over_raw AS SELECT count(*) AS n, sum(amount) AS total FROM raw;",
+];
+/// The query of another view, with another key: the two share all operators, and no row.
+const LATECOMER: &str = "CREATE MATERIALIZED VIEW by_count WITH ('key' = 'n') AS SELECT kind, count(*) AS n, \
+                         max(amount) AS most FROM events GROUP BY kind;";
+
+fn over_events(statements: &[&str]) -> Program {
+    let files: Vec<SqlFile> =
+        statements.iter().map(|text| SqlFile { path: "views.sql".to_owned(), text: (*text).to_owned() }).collect();
+    let tables: Vec<SourceTable> = tables().into_iter().chain([events()]).collect();
+    Program::load(&tables, &files, &[]).unwrap_or_else(|all| panic!("{all:?}"))
+}
+
+/// Steps from the stored state on until `end`, storing it now and then; returns what all views hold.
+async fn live_until(
+    place: &str,
+    epochs: &[SourceEpoch],
+    statements: &[&str],
+    (end, save_every): (usize, usize),
+) -> (bool, Vec<Vec<String>>) {
+    let clock = std::sync::Arc::new(ManualClock::at(NOW_US));
+    let store = StateStore::open(place).await.expect("the place can be used");
+    let program = over_events(statements);
+    let names: Vec<String> = program.views().into_iter().map(|v| v.name).collect();
+    let restored = store.restore(&program).await.expect("readable");
+    let mut engine = Engine::new(program, clock).expect("column types can be kept");
+    let saver = Saver::new(store, &mut engine, restored.as_ref()).expect("storable");
+    let read_until = restored.as_ref().and_then(|r| r.source.offsets.get("events", 0));
+    if let Some(restored) = &restored {
+        engine.restore(restored).expect("restorable");
+    }
+    // The changing table's rows came with the state, and what is read again of it is old.
+    let stored = restored.as_ref().map_or(0, |_| stored_epochs(place));
+    for (at, epoch) in epochs[..end].iter().enumerate() {
+        let mut epoch = epoch.clone();
+        let is_read = epoch.offsets.get("events", 0) <= read_until;
+        epoch.tables.retain(|t| if &*t.table == "events" { !is_read } else { at >= stored });
+        engine.step(&epoch, StepMode::Normal);
+        let reads_again = restored.is_some() && read_until.is_none();
+        if (at >= stored && (at + 1) % save_every == 0) || (reads_again && at + 1 == EPOCHS) {
+            saver.save(&mut engine).await.expect("stored");
+            std::fs::write(format!("{place}.epochs"), (at + 1).to_string()).expect("written");
+        }
+    }
+    let contents = |name: &String| lines(&[engine.contents(name).expect("decodes").expect("known")]);
+    (read_until.is_some(), names.iter().map(contents).collect())
+}
+
+fn stored_epochs(place: &str) -> usize {
+    std::fs::read_to_string(format!("{place}.epochs")).map_or(0, |text| text.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_over_append_only_tables_survive_and_a_new_one_makes_them_start_anew() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let place = |name: &str| dir.path().join(name).display().to_string();
+    let all: Vec<&str> = OVER_EVENTS.iter().chain([&LATECOMER]).copied().collect();
+    for seed in seeds() {
+        println!("ANDON_STATE_SEED={seed}");
+        let epochs = stream(seed);
+        let (_, expected) = live_until(&place(&format!("{seed}-whole")), &epochs, &OVER_EVENTS, (EPOCHS, 99)).await;
+        let killed = place(&format!("{seed}-killed"));
+        for end in [7, 8, 15, EPOCHS] {
+            let (went_on, found) = live_until(&killed, &epochs, &OVER_EVENTS, (end, 3)).await;
+            assert_eq!(went_on, end > 7, "seed {seed}");
+            if end == EPOCHS {
+                assert_eq!(found, expected, "seed {seed}");
+            }
+        }
+        let (_, expected) = live_until(&place(&format!("{seed}-all")), &epochs, &all, (EPOCHS, 99)).await;
+        let (went_on, found) = live_until(&killed, &epochs, &all, (EPOCHS, 3)).await;
+        assert!(!went_on, "the topic is read again for the new view");
+        assert_eq!(found, expected, "seed {seed}, with a new view");
+        let (went_on, found) = live_until(&killed, &epochs, &all, (EPOCHS, 3)).await;
+        assert!(went_on, "and then no more");
+        assert_eq!(found, expected, "seed {seed}, after another restart");
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) fn tables() -> Vec<SourceTable> {
     ]
 }
 
-fn table(name: &str, columns: &[(&str, DataType)]) -> SourceTable {
+pub(crate) fn table(name: &str, columns: &[(&str, DataType)]) -> SourceTable {
     let fields: Vec<Field> = columns.iter().enumerate().map(|(i, (n, t))| Field::new(*n, t.clone(), i > 0)).collect();
     SourceTable {
         name: Arc::from(name),
