@@ -442,6 +442,8 @@ impl Run {
         if !report.plain_failed.is_empty() {
             return Ok(());
         }
+        // Stored groups that are gone are kept until a checkpoint has removed them.
+        self.save()?;
         let mut fresh = Self::new(case)?;
         fresh.clock.set(model::Clock::now_us(&self.clock));
         fresh.flush();
