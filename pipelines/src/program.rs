@@ -18,12 +18,13 @@ use model::sql::split_statements;
 use model::view::ViewColumn;
 use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, topics};
 
-use crate::graph::{Graph, NodeId, Policy};
+use crate::graph::{Graph, LateRelation, NodeId, Policy};
 use crate::keys::natural_key;
 use crate::lineage::Lineage;
 use crate::sql::lint;
 use crate::sql::now::BusinessTime;
 use crate::sql::places::planning_diagnostic;
+use crate::sql::sets::count_copies;
 use crate::sql::{
     Declared, StatementKind, ViewOptions, ViewStatement, functions, parse_query, parse_view, relation_names,
 };
@@ -94,10 +95,7 @@ impl Program {
                 }
             }
         }
-        for table in tables.iter().filter(|t| statements.contains_key(&*t.name)) {
-            let view = &statements[&*table.name];
-            diagnostics.push(view.source.diagnostic(format!("{} is also a source table", table.name)));
-        }
+        diagnostics.extend(take_taken_names(tables, &mut statements));
         let (order, cyclic) = in_order(&statements);
         for name in cyclic {
             diagnostics.push(statements[&name].source.diagnostic(format!("view {name} depends on itself")));
@@ -140,6 +138,29 @@ impl Program {
         let tree = self.graph.explain(kept.root, view);
         Some(format!("{view} (key: {key}; {})\n{tree}", kept.info.maintenance))
     }
+}
+
+/// Takes out the views that have the name of another relation, and says so of each.
+fn take_taken_names(tables: &[SourceTable], statements: &mut BTreeMap<String, ViewStatement>) -> Vec<Diagnostic> {
+    let is_kept = |name: &str| statements.get(name).is_some_and(|v| v.kind == StatementKind::Materialized);
+    let mut found: Vec<(String, String)> = Vec::new();
+    for name in statements.keys() {
+        let late_of = name.strip_suffix(LATE_SUFFIX).filter(|view| is_kept(view));
+        if tables.iter().any(|t| *t.name == *name) {
+            found.push((name.clone(), format!("{name} is also a source table")));
+        } else if let Some(view) = late_of {
+            found.push((name.clone(), format!("{name} is the name of the late rows of view {view}")));
+        } else if is_kept(name) && tables.iter().any(|t| *t.name == late_name(name)) {
+            found.push((name.clone(), format!("the late rows of {name} have the name of a source table")));
+        }
+    }
+    let mut all = Vec::new();
+    for (name, message) in found {
+        if let Some(view) = statements.remove(&name) {
+            all.push(view.source.diagnostic(message).with_help("give the view another name"));
+        }
+    }
+    all
 }
 
 fn parse_file(file: &SqlFile, declared: &Declared) -> Vec<Result<ViewStatement, Diagnostic>> {
@@ -198,7 +219,7 @@ pub(crate) fn new_session(time: &BusinessTime) -> SessionContext {
 /// Plans a query without optimising it.
 pub(crate) async fn plan(session: &SessionContext, query: Query) -> Result<LogicalPlan, DataFusionError> {
     let statement = DfStatement::Statement(Box::new(Statement::Query(Box::new(query))));
-    session.state().statement_to_plan(statement).await
+    count_copies(session.state().statement_to_plan(statement).await?)
 }
 
 struct Loader {
@@ -207,6 +228,7 @@ struct Loader {
     time: BusinessTime,
     statements: BTreeMap<String, ViewStatement>,
     declared: Declared,
+    declared_tables: BTreeSet<String>,
     views: Vec<KeptView>,
     reads: BTreeMap<String, BTreeSet<usize>>,
     warnings: Vec<Diagnostic>,
@@ -232,7 +254,8 @@ impl Loader {
             register(&session, &table.name, &table.schema, &table.primary_key);
         }
         let (views, warnings, reads) = (Vec::new(), Vec::new(), BTreeMap::new());
-        Self { session, graph, time, statements, declared, views, warnings, reads }
+        let declared_tables = tables.iter().map(|t| t.name.to_string()).collect();
+        Self { session, graph, time, statements, declared, declared_tables, views, warnings, reads }
     }
 
     fn add_view(&mut self, name: &str) -> Result<(), Diagnostic> {
@@ -256,8 +279,14 @@ impl Loader {
     }
 
     fn add_rule(&mut self, rule: &RuleQuery) -> Result<(), Diagnostic> {
-        if self.statements.contains_key(&rule.name) {
+        let is_kept = |name: &str| self.views.iter().any(|v| v.info.name == name);
+        if self.statements.contains_key(&rule.name) || is_kept(&rule.name) {
             return Err(rule.statement.diagnostic(format!("rule {} has the name of a view", rule.name)));
+        }
+        let late = late_name(&rule.name);
+        if self.statements.contains_key(&late) || self.declared_tables.contains(&late) || is_kept(&late) {
+            let message = format!("the late rows of rule {} have the name of another relation, {late}", rule.name);
+            return Err(rule.statement.diagnostic(message).with_help("give that one another name"));
         }
         let (query, warnings) = parse_query(&rule.statement, &self.declared)?;
         self.warnings.extend(warnings);
@@ -325,11 +354,14 @@ impl Loader {
         self.keep_late_rows(wanted, root).map_err(failed)
     }
 
-    /// Keeps the rows that come too late for a view as `<view>__late`.
+    /// Keeps the rows that come too late for a view or rule as `<view>__late`.
     fn keep_late_rows(&mut self, wanted: &Wanted<'_>, root: NodeId) -> Result<(), DataFusionError> {
-        let Some((node, schema)) = self.graph.late_rows(wanted.name, root)? else { return Ok(()) };
-        if wanted.kind == ViewKind::Rule {
+        let Some(LateRelation { node, schema, sources }) = self.graph.late_rows(wanted.name, root)? else {
             return Ok(());
+        };
+        for (source, n_columns) in sources {
+            // It shows the rows as they came, so they must be decoded whole.
+            self.reads.entry(source.to_string()).or_default().extend(0..n_columns);
         }
         let name = late_name(wanted.name);
         let key = vec![schema.fields().len() - 1];

@@ -160,7 +160,7 @@ fn ttl(statement: &SqlStatement, parsed: &Parsed, has_event_time: bool, errors: 
     let refusal = if parsed.primary_key.is_empty() {
         refuse(
             "an append-only table keeps no rows, so it has no 'ttl'".to_owned(),
-            "give the view over it a 'retention'",
+            "filter in the views over it: WHERE ts > CURRENT_TIMESTAMP - INTERVAL '90' DAY",
         )
     } else if !has_event_time {
         let help = "add WATERMARK FOR column AS column: the age of a row is counted from its event time";

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, Operator as Binary};
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use model::SourceTable;
 
-use super::{Graph, NodeId};
+use super::{Graph, NodeId, NodeKind};
 use crate::error::OpResult;
 use crate::ops::emit::EmitOnClose;
 use crate::ops::gate::{Gate, LateRows, Lateness};
@@ -109,6 +109,15 @@ pub(super) fn together(a: &[Arc<str>], b: &[Arc<str>]) -> Arc<[Arc<str>]> {
     a.iter().chain(b).cloned().collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// What holds the rows that come too late for a view.
+#[derive(Debug)]
+pub(crate) struct LateRelation {
+    pub(crate) node: NodeId,
+    pub(crate) schema: SchemaRef,
+    /// Source tables whose rows it shows whole, and their numbers of columns.
+    pub(crate) sources: Vec<(Arc<str>, usize)>,
+}
+
 /// How the views of a program close.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Policy {
@@ -189,13 +198,14 @@ impl Graph {
         let operator = EmitOnClose::new(SchemaRef::clone(&schema), closing.column, horizon)?;
         let label = format!("emit when {} closes", schema.field(closing.column).name());
         let node = self.operator(vec![root], operator, schema, label);
-        self.nodes[node].facts = Facts { appends: true, closings, ..Facts::default() };
+        // A row without a window passes at once, and is taken back as its input says.
+        self.nodes[node].facts = Facts { appends: false, closings, ..Facts::default() };
         Ok(Ok(node))
     }
 
     /// The late relation of a view: `None` if nothing can come too late for it.
-    pub(crate) fn late_rows(&mut self, view: &str, root: NodeId) -> OpResult<Option<(NodeId, SchemaRef)>> {
-        let (mut inputs, mut gates) = (Vec::new(), Vec::new());
+    pub(crate) fn late_rows(&mut self, view: &str, root: NodeId) -> OpResult<Option<LateRelation>> {
+        let (mut inputs, mut gates, mut sources) = (Vec::new(), Vec::new(), Vec::new());
         for gate in self.gates_below(root, view) {
             let Some(mut lateness) = self.nodes[gate].facts.gate.clone() else { continue };
             let mut at = self.nodes[gate].inputs[0];
@@ -207,6 +217,9 @@ impl Graph {
                 lateness.predicates.extend(row_wise.predicate.clone());
                 at = *below;
             }
+            if let NodeKind::Source(name) = &self.nodes[at].kind {
+                sources.push((Arc::clone(name), self.nodes[at].schema.fields().len()));
+            }
             inputs.push(at);
             gates.push((lateness, SchemaRef::clone(&self.nodes[at].schema)));
         }
@@ -217,7 +230,7 @@ impl Graph {
         let schema = SchemaRef::clone(operator.schema());
         let node = self.operator(inputs, operator, SchemaRef::clone(&schema), format!("late rows of {view}"));
         self.nodes[node].facts.appends = false;
-        Ok(Some((node, schema)))
+        Ok(Some(LateRelation { node, schema, sources }))
     }
 
     /// Gates of a view in order, not those of views that it reads.

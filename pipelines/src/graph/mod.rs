@@ -27,7 +27,7 @@ use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 use model::SourceTable;
 
 use closing::RowWise;
-pub(crate) use closing::{Facts, Policy};
+pub(crate) use closing::{Facts, LateRelation, Policy};
 
 use crate::error::OpResult;
 use crate::ops::Operator;

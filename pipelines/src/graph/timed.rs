@@ -1,4 +1,4 @@
-//! Filters over CURRENT_TIMESTAMP, and rows that leave when they are too old.
+//! Filters over CURRENT_TIMESTAMP.
 //!
 //! A comparison of a column with the time is a timer per row; what is neither that nor free of the time is looked at
 //! again for all rows whenever time moves.
@@ -58,17 +58,6 @@ impl Graph {
             input = self.map(input, input_schema, Some(&others), None, schema, label)?;
         }
         Ok(input)
-    }
-
-    /// Rows leave when the value of a column is older than the business time less `age_us`; a row without one stays.
-    pub(super) fn leave_when_old(&mut self, input: NodeId, column: usize, age_us: i64) -> OpResult<NodeId> {
-        let schema = SchemaRef::clone(&self.nodes[input].schema);
-        let name = schema.field(column).name();
-        let value = std::sync::Arc::new(datafusion::physical_expr::expressions::Column::new(name, column));
-        let times = Times { from: Vec::new(), until: vec![Instant { value, plus_us: age_us }], null_stays: true };
-        let label = format!("until {name} is {age_us} µs old");
-        let operator = Timed::new(times, Gone::Forgotten, SchemaRef::clone(&schema))?;
-        Ok(self.operator(vec![input], operator, schema, label))
     }
 }
 

@@ -335,10 +335,13 @@ fn find_top_n(filter: &logical::Filter) -> Option<TopN<'_>> {
 fn upper_bound(condition: &Expr, number: &Column) -> Option<(u64, bool)> {
     let Expr::BinaryExpr(binary) = condition else { return None };
     let literal = |expr: &Expr| match expr {
-        Expr::Literal(value, _) => match value.cast_to(&arrow::datatypes::DataType::UInt64) {
-            Ok(ScalarValue::UInt64(Some(n))) => Some(n),
-            _ => None,
-        },
+        // A fraction would be cut, a text be compared as a text.
+        Expr::Literal(value, _) if value.data_type().is_integer() => {
+            match value.cast_to(&arrow::datatypes::DataType::UInt64) {
+                Ok(ScalarValue::UInt64(Some(n))) => Some(n),
+                _ => None,
+            }
+        }
         _ => None,
     };
     let is_number = |expr: &Expr| match expr {

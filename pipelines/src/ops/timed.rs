@@ -32,10 +32,8 @@ pub(crate) struct Instant {
 pub(crate) struct Times {
     /// It is there from the latest of these on.
     pub(crate) from: Vec<Instant>,
-    /// And until before the earliest of these.
+    /// And until before the earliest of these. A row without one of the instants is never there.
     pub(crate) until: Vec<Instant>,
-    /// Whether a row without one of these instants is there all the time; otherwise never.
-    pub(crate) null_stays: bool,
 }
 
 /// What to do with a row that has left.
@@ -103,7 +101,6 @@ impl Timed {
                             *span = if is_from { (span.0.max(value), span.1) } else { (span.0, span.1.min(value)) };
                         }
                     }
-                    None if self.times.null_stays => {}
                     None => *span = None,
                 }
             }
@@ -155,13 +152,18 @@ impl Timed {
         if self.gone == Gone::Forgotten && then < now {
             let later = self.events.split_off(&now.saturating_add(1));
             for row in std::mem::replace(&mut self.events, later).into_values().flatten() {
-                if self.rows.get(&row).is_some_and(|(span, _)| span.1 <= now) {
+                if self.rows.get(&row).is_some_and(|(span, _)| is_settled(*span, now)) {
                     self.rows.remove(&row);
                     self.changed.note(&row, &[]);
                 }
             }
         }
     }
+}
+
+/// Whether time going on changes nothing any more.
+fn is_settled(span: Span, now: i64) -> bool {
+    span.1 <= now || (span.0 <= now && span.1 == i64::MAX)
 }
 
 fn is_there(span: Span, now: i64) -> bool {
@@ -188,7 +190,7 @@ impl Operator for Timed {
                 if is_there(span, now) {
                     out.push((row.data().into(), weight));
                 }
-                if self.gone == Gone::Remembered || span.1 > now {
+                if self.gone == Gone::Remembered || !is_settled(span, now) {
                     self.remember(row.data(), span, weight);
                 }
             }

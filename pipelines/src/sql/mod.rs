@@ -14,6 +14,7 @@ mod options;
 pub(crate) mod places;
 mod refusal;
 mod relations;
+pub(crate) mod sets;
 mod spellings;
 mod template;
 mod tokens;

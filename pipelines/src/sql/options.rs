@@ -14,14 +14,9 @@ pub(crate) struct ViewOptions {
     pub(crate) emit_on_window_close: bool,
     /// `'allowed_lateness' = '10 minutes'`: how far behind the watermark a row is still taken, microseconds.
     pub(crate) allowed_lateness_us: Option<i64>,
-    /// `'retention' = '90 days'`: rows older than that leave the view, microseconds.
-    pub(crate) retention_us: Option<i64>,
-    /// `'state_ttl' = '30 days'`: state that was not touched for so long is dropped with a retraction, microseconds.
-    pub(crate) state_ttl_us: Option<i64>,
 }
 
-const KNOWN: &str = "the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes', \
-                     'retention' = '90 days', 'state_ttl' = '30 days'";
+const KNOWN: &str = "the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes'";
 
 impl ViewOptions {
     /// Reads the WITH clause of a view.
@@ -53,8 +48,9 @@ impl ViewOptions {
                     parsed.key = Some(columns.collect());
                 }
                 "allowed_lateness" => parsed.allowed_lateness_us = duration()?,
-                "retention" => parsed.retention_us = duration()?,
-                "state_ttl" => parsed.state_ttl_us = duration()?,
+                other @ ("retention" | "state_ttl") => {
+                    return Err(Refusal::new(name.span, format!("option '{other}' is not supported"), KNOWN));
+                }
                 other => return Err(Refusal::new(name.span, format!("unknown option '{other}'"), KNOWN)),
             }
             if seen.contains(&name.value.as_str()) {

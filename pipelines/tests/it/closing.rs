@@ -9,8 +9,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use model::clock::ManualClock;
 use model::log::TopicSelector;
-use model::{Delta, EventTime, SourceEpoch, SourceFormat, SourceTable, SqlFile, TableDelta, TableWatermark};
-use pipelines::{Engine, Program, StepMode};
+use model::{
+    Delta, EventTime, SourceEpoch, SourceFormat, SourceTable, SqlFile, SqlStatement, TableDelta, TableWatermark,
+};
+use pipelines::{Engine, Program, RuleQuery, StepMode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -48,6 +50,7 @@ pub(crate) fn row(id: i64, k: i64, second: Option<i64>, amount: i64) -> Row {
 /// Append-only tables, all rows sent so far, and an engine over them.
 pub(crate) struct Streams {
     pub(crate) engine: Engine,
+    clock: ManualClock,
     pub(crate) tables: Vec<SourceTable>,
     pub(crate) rows: BTreeMap<String, Vec<Row>>,
     watermarks: BTreeMap<String, i64>,
@@ -59,8 +62,13 @@ impl Streams {
         let file = SqlFile { path: "v.sql".to_owned(), text: sql.to_owned() };
         let program = Program::load(&tables, &[file], &[])
             .unwrap_or_else(|all| panic!("{}", all.iter().map(|d| format!("{d}\n")).collect::<String>()));
-        let engine = Engine::new(program, Arc::new(ManualClock::at(NOW_US))).expect("columns can be kept");
-        Self { engine, tables, rows: BTreeMap::new(), watermarks: BTreeMap::new() }
+        Self::of(tables, program)
+    }
+
+    fn of(tables: Vec<SourceTable>, program: Program) -> Self {
+        let clock = ManualClock::at(NOW_US);
+        let engine = Engine::new(program, Arc::new(clock.clone())).expect("columns can be kept");
+        Self { engine, clock, tables, rows: BTreeMap::new(), watermarks: BTreeMap::new() }
     }
 
     /// One epoch: new rows by table, and the watermarks after it in seconds.
@@ -214,4 +222,111 @@ fn a_union_waits_for_the_slower_source() {
     assert_eq!(s.state_rows(), 0);
     s.step(&[("a", vec![row(3, 1, Some(30), 5)])], &[("b", 60)]);
     assert_eq!((s.view("v").len(), s.view("v__late").len()), (1, 1));
+}
+
+/// What has to wait for its window is there once, final; what is in no window is kept up to date.
+#[test]
+fn emit_on_window_close_shows_final_rows_only() {
+    let mut s = Streams::new(
+        &["s"],
+        "CREATE MATERIALIZED VIEW v AS SELECT date_trunc('minute', ts) AS m, count(*) AS n FROM s GROUP BY 1 \
+           EMIT ON WINDOW CLOSE;
+         CREATE MATERIALIZED VIEW least AS SELECT m, min(n) AS n FROM v GROUP BY m;
+         CREATE MATERIALIZED VIEW at_once AS SELECT date_trunc('minute', ts) AS m, count(*) AS n FROM s GROUP BY 1;",
+    );
+    s.step(&[("s", vec![row(1, 1, Some(10), 5), row(2, 1, None, 5), row(3, 1, Some(70), 5)])], &[("s", 10)]);
+    assert_eq!(s.view("v"), ["NULL | 1"]);
+    assert_eq!(s.view("at_once").len(), 3);
+    s.step(&[("s", vec![row(4, 1, Some(50), 5), row(5, 1, None, 5)])], &[("s", 59)]);
+    assert_eq!(s.view("v"), ["NULL | 2"]);
+    // The row without a window was taken back, which an aggregate above must see.
+    assert_eq!(s.view("least"), ["NULL | 2"]);
+    s.step(&[], &[("s", 60)]);
+    assert_eq!(s.view("v"), ["1970-01-01T00:00:00 | 2", "NULL | 2"]);
+    s.step(&[("s", vec![row(6, 1, Some(11), 5)])], &[("s", 130)]);
+    assert_eq!(s.view("v"), ["1970-01-01T00:00:00 | 2", "1970-01-01T00:01:00 | 1", "NULL | 2"]);
+    assert_eq!(s.view("v__late").len(), 1);
+}
+
+#[test]
+fn aggregates_above_truncated_times_close_as_well() {
+    let counts = "SELECT date_trunc('minute', ts) AS m, k, count(*) AS n FROM s GROUP BY 1, 2";
+    let mut s = Streams::new(
+        &["s"],
+        &format!("CREATE MATERIALIZED VIEW v AS SELECT m, max(n) AS most, count(*) AS ks FROM ({counts}) GROUP BY m;"),
+    );
+    s.step(&[("s", vec![row(1, 1, Some(10), 5), row(2, 1, Some(70), 5), row(3, 2, Some(71), 5)])], &[("s", 60)]);
+    assert_eq!(s.state_rows(), 3);
+    s.step(&[], &[("s", 120)]);
+    assert_eq!(s.state_rows(), 0);
+    assert_eq!(s.view("v"), ["1970-01-01T00:00:00 | 1 | 1", "1970-01-01T00:01:00 | 1 | 2"]);
+}
+
+#[test]
+fn rows_that_have_come_for_good_are_not_remembered() {
+    let mut s = Streams::new(
+        &["s"],
+        "CREATE MATERIALIZED VIEW past AS SELECT id FROM s WHERE ts <= CURRENT_TIMESTAMP;
+         CREATE MATERIALIZED VIEW soon AS SELECT id FROM s WHERE ts + INTERVAL '1' DAY > CURRENT_TIMESTAMP;",
+    );
+    let now = NOW_US / S;
+    s.step(&[("s", vec![row(1, 1, Some(now - 10), 5), row(2, 1, Some(now + 10), 5)])], &[]);
+    assert_eq!((s.view("past"), s.view("soon").len()), (vec!["1".to_owned()], 2));
+    // One row is to come into the one view, both are to leave the other.
+    assert_eq!(s.state_rows(), 3);
+    s.clock.set(NOW_US + 20 * S);
+    s.step(&[], &[]);
+    assert_eq!((s.view("past").len(), s.state_rows()), (2, 2));
+    s.clock.set(NOW_US + 2 * 86_400 * S);
+    s.step(&[], &[]);
+    assert_eq!((s.view("past").len(), s.view("soon").len(), s.state_rows()), (2, 0, 0));
+}
+
+/// A late row is shown whole, so every column of its table must be decoded.
+#[test]
+fn late_relations_read_all_columns_of_their_table() {
+    let text = format!(
+        "CREATE MATERIALIZED VIEW closes AS {};
+         CREATE MATERIALIZED VIEW b AS SELECT id FROM other;",
+        "SELECT date_trunc('minute', ts) AS m, count(*) AS n FROM s GROUP BY 1"
+    );
+    let file = SqlFile { path: "v.sql".to_owned(), text };
+    let program = Program::load(&[appended("s"), appended("other")], &[file], &[]).expect("loads");
+    assert!((0..4).all(|column| program.reads("s", column)));
+    assert!((1..4).all(|column| !program.reads("other", column)));
+}
+
+#[test]
+fn late_rows_of_a_rule_are_readable() {
+    let sql = "SELECT k, window_end, count(*) AS n FROM \
+               TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '10' SECOND)) GROUP BY k, window_start, window_end";
+    let statement = |sql: &str| SqlStatement {
+        path: "r.sql".to_owned(),
+        line: 1,
+        column: 1,
+        sql: sql.to_owned(),
+        comment: String::new(),
+    };
+    let rule = |name: &str, sql: &str| RuleQuery {
+        name: name.to_owned(),
+        key: vec!["k".to_owned()],
+        statement: statement(sql),
+        description: None,
+    };
+    let program = Program::load(&[appended("s")], &[], &[rule("busy", sql)]).expect("loads");
+    let mut s = Streams::of(vec![appended("s")], program);
+    s.step(&[("s", vec![row(1, 1, Some(5), 5)])], &[("s", 10)]);
+    s.step(&[("s", vec![row(2, 1, Some(5), 5)])], &[("s", 10)]);
+    assert_eq!(s.view("busy__late").len(), 1);
+    for (views, name) in [
+        ("CREATE VIEW busy__late AS SELECT 1 AS k;", "busy"),
+        (&*format!("CREATE MATERIALIZED VIEW v AS {sql};"), "v__late"),
+    ] {
+        let file = SqlFile { path: "v.sql".to_owned(), text: views.to_owned() };
+        let refused = Program::load(&[appended("s")], &[file], &[rule(name, sql)]).expect_err("two of one name");
+        assert!(
+            refused.iter().all(|d| d.message.contains("has the name of") || d.message.contains("have the name of")),
+            "{refused:?}"
+        );
+    }
 }

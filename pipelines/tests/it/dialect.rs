@@ -97,7 +97,7 @@ CREATE MATERIALIZED VIEW l AS SELECT * FROM TABLE(bucket(TABLE orders));",
 #[test]
 fn options_and_emit() {
     check(
-        "CREATE MATERIALIZED VIEW a WITH ('key' = 'id', 'allowed_lateness' = '10 minutes', 'retention' = '90 days') AS
+        "CREATE MATERIALIZED VIEW a WITH ('key' = 'id', 'allowed_lateness' = '10 minutes') AS
            SELECT id FROM orders;
          CREATE MATERIALIZED VIEW aa AS SELECT window_end, COUNT(*) AS n
            FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(created_at), INTERVAL '1' HOUR)) GROUP BY window_end
@@ -109,22 +109,24 @@ fn options_and_emit() {
     );
     check(
         "CREATE MATERIALIZED VIEW b WITH ('lateness' = '10 minutes') AS SELECT id FROM orders;
-CREATE MATERIALIZED VIEW c WITH ('retention' = 'soon') AS SELECT id FROM orders;
-CREATE MATERIALIZED VIEW d WITH ('state_ttl' = '1 month') AS SELECT id FROM orders;
+CREATE MATERIALIZED VIEW c WITH ('allowed_lateness' = 'soon') AS SELECT id FROM orders;
+CREATE MATERIALIZED VIEW d WITH ('allowed_lateness' = '1 month') AS SELECT id FROM orders;
 CREATE MATERIALIZED VIEW e AS SELECT id FROM orders EMIT CHANGES;
 CREATE MATERIALIZED VIEW f AS SELECT id FROM orders EMIT ON WINDOW CLOSE LIMIT 3;
 CREATE VIEW g AS SELECT id FROM orders EMIT ON WINDOW CLOSE;
 CREATE MATERIALIZED VIEW h WITH ('key' = 'id', 'key' = 'id') AS SELECT id FROM orders;
 CREATE MATERIALIZED VIEW i (x) AS SELECT id FROM orders;
 CREATE MATERIALIZED VIEW erp.j AS SELECT id FROM orders;
-CREATE MATERIALIZED VIEW k AS SELECT id FROM",
+CREATE MATERIALIZED VIEW k AS SELECT id FROM;
+CREATE MATERIALIZED VIEW l WITH ('retention' = '90 days') AS SELECT id FROM orders;
+CREATE MATERIALIZED VIEW m WITH ('state_ttl' = '30 days') AS SELECT id FROM orders;",
         expect![[r#"
             v.sql:1:1: unknown option 'lateness'
-              help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes', 'retention' = '90 days', 'state_ttl' = '30 days'
-            v.sql:2:48: 'soon' is no duration like '10 minutes'
-              help: write 'retention' = '10 minutes'
-            v.sql:3:48: '1 month' has no fixed length; use days
-              help: write 'state_ttl' = '10 minutes'
+              help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes'
+            v.sql:2:55: 'soon' is no duration like '10 minutes'
+              help: write 'allowed_lateness' = '10 minutes'
+            v.sql:3:55: '1 month' has no fixed length; use days
+              help: write 'allowed_lateness' = '10 minutes'
             v.sql:4:53: this EMIT clause is not understood
               help: write EMIT ON WINDOW CLOSE after the SELECT, or leave it out: then results are updated as they change
             v.sql:5:74: expected the end of the statement, found: LIMIT
@@ -138,6 +140,10 @@ CREATE MATERIALIZED VIEW k AS SELECT id FROM",
             v.sql:9:26: a dot in the view's name
               help: write the view's name alone; there are no catalogs or databases here
             v.sql:10:45: Expected: identifier, found: EOF
+            v.sql:11:1: option 'retention' is not supported
+              help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes'
+            v.sql:12:1: option 'state_ttl' is not supported
+              help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes'
         "#]],
     );
 }
@@ -345,13 +351,18 @@ CREATE MATERIALIZED VIEW a AS SELECT 1 AS x;
 CREATE VIEW A AS SELECT 2 AS x;
 CREATE VIEW c AS WITH c AS (SELECT id FROM orders) SELECT * FROM c;
 CREATE VIEW cc AS WITH cc AS (SELECT id FROM cc) SELECT * FROM cc;
-CREATE MATERIALIZED VIEW d AS SELECT * FROM d;",
+CREATE MATERIALIZED VIEW d AS SELECT * FROM d;
+CREATE VIEW a__late AS SELECT 1 AS x;
+CREATE VIEW c__late AS SELECT 1 AS x;",
         expect![[r#"
             v.sql:1:1: customers is also a source table
+              help: give the view another name
             v.sql:3:1: view a is defined twice
               help: the first is in v.sql:2
             v.sql:5:1: view cc depends on itself
             v.sql:6:1: view d depends on itself
+            v.sql:7:1: a__late is the name of the late rows of view a
+              help: give the view another name
         "#]],
     );
 }

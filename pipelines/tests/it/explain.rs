@@ -125,7 +125,7 @@ CREATE MATERIALIZED VIEW h AS SELECT * FROM TABLE(HOP(TABLE orders, DESCRIPTOR(c
         v.sql:4:1: key column x is not in the result
           help: the columns are id
         v.sql:5:1: unknown option 'kee'
-          help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes', 'retention' = '90 days', 'state_ttl' = '30 days'
+          help: the options are 'key' = 'column, column', 'allowed_lateness' = '10 minutes'
         v.sql:6:46: Expected: end of statement, found: orders
         v.sql:7:1: view f depends on itself
         v.sql:7:35: view g depends on itself

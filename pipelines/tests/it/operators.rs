@@ -32,6 +32,7 @@ const TOP_N: &[&str] = &[
     "SELECT id, status, amount FROM (SELECT *, row_number() OVER (PARTITION BY status ORDER BY amount DESC, id) AS n FROM orders) WHERE n <= 3",
     "SELECT id, customer_id FROM (SELECT *, row_number() OVER (PARTITION BY customer_id ORDER BY created_at DESC NULLS LAST, id DESC) AS n FROM orders) WHERE n = 1",
     "SELECT id, n FROM (SELECT *, row_number() OVER (ORDER BY qty * 2, id) AS n FROM orders) WHERE n < 6 AND n > 2",
+    "SELECT id, n FROM (SELECT *, row_number() OVER (PARTITION BY status ORDER BY id) AS n FROM orders) WHERE n < 2.5",
     "SELECT id, n FROM (SELECT *, row_number() OVER (PARTITION BY day ORDER BY id) AS n FROM orders) WHERE n = 2 AND id > 4",
     "SELECT id, r FROM (SELECT *, rank() OVER (PARTITION BY status ORDER BY qty DESC) AS r FROM orders) WHERE r <= 2",
     "SELECT id, r FROM (SELECT *, dense_rank() OVER (PARTITION BY day ORDER BY qty) AS r FROM orders) WHERE r <= 2",

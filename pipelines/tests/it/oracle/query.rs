@@ -6,7 +6,7 @@ use super::data::Type;
 use super::expr::{Column, Grammar, Item, Out, PLAIN};
 
 /// Every feature that must have been used when the test is over.
-pub(crate) const FEATURES: [&str; 57] = [
+pub(crate) const FEATURES: [&str; 59] = [
     "select",
     "filter rows",
     "distinct",
@@ -44,7 +44,9 @@ pub(crate) const FEATURES: [&str; 57] = [
     "union all",
     "union",
     "intersect",
+    "intersect all",
     "except",
+    "except all",
     "tumble",
     "hop",
     "cumulate",
@@ -430,8 +432,9 @@ impl Grammar<'_> {
             ("UNION ALL", "union all"),
             ("UNION", "union"),
             ("INTERSECT", "intersect"),
+            ("INTERSECT ALL", "intersect all"),
             ("EXCEPT", "except"),
-            ("UNION ALL", "union all"),
+            ("EXCEPT ALL", "except all"),
         ]);
         self.uses(feature);
         let n = self.rng.random_range(1..=3);
