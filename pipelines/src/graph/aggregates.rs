@@ -97,6 +97,11 @@ impl Graph {
         let refs: Vec<&Expr> = columns.exprs.iter().collect();
         let label = format!("columns {}", list(&columns.exprs));
         let mut node = self.map(node, input.schema(), None, Some(&refs), Arc::clone(&projected), label)?;
+        if let Some((_, closing)) = &closed {
+            // The gate took the key's expression, so no row comes for a closed value of the column that it is now.
+            let known = self.nodes[node].facts.closings.iter_mut();
+            known.filter(|c| c.instant == closing.instant).for_each(|c| c.gated_us = closing.gated_us);
+        }
         let (mut n_group, mut read) = (n_keys, projected);
         if let Some(sets) = &sets {
             let id_type = schema.field(n_keys).data_type().clone();

@@ -9,7 +9,7 @@ use arrow::array::Int64Array;
 use hashbrown::HashSet;
 use model::Delta;
 
-use super::gate::malformed;
+use super::keyed::malformed;
 use super::{Operator, Step};
 use crate::error::OpResult;
 use crate::rows::{RowBytes, RowCodec, ZSet, add_weight};

@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::cast::as_int64_array;
-use datafusion::error::DataFusionError;
 use model::Delta;
 
+use super::keyed::malformed;
 use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::{RowBytes, RowCodec, batch_of};
@@ -54,11 +54,6 @@ impl Lateness {
         };
         (0..delta.len()).map(one).collect()
     }
-}
-
-/// The error for stored bytes that no version of this program has written.
-pub(super) fn malformed() -> DataFusionError {
-    DataFusionError::Execution("stored state is malformed".to_owned())
 }
 
 fn filtered(delta: &Delta, mask: &BooleanArray) -> OpResult<Delta> {

@@ -15,6 +15,7 @@ use datafusion::common::cast::as_int64_array;
 use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
+use super::keyed::malformed;
 use super::tracked::stored_weight;
 use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
@@ -284,9 +285,9 @@ impl Side {
     }
 
     /// Takes back one entry, its name without the tag.
-    pub(super) fn restore(&mut self, name: &[u8], value: &[u8]) {
-        let Some((key, row)) = split_name(name) else { return };
-        let weight = stored_weight(value);
+    pub(super) fn restore(&mut self, name: &[u8], value: &[u8]) -> OpResult<()> {
+        let (key, row) = split_name(name).ok_or_else(malformed)?;
+        let weight = stored_weight(value)?;
         match self.index.entry_ref(key) {
             EntryRef::Occupied(mut entry) => {
                 entry.get_mut().add(row, weight);
@@ -295,6 +296,7 @@ impl Side {
                 entry.insert_with_key(key.into(), Bucket::One(row.into(), weight));
             }
         }
+        Ok(())
     }
 
     /// After all entries were taken back: when each key closes.
@@ -423,10 +425,9 @@ impl Operator for Join {
 
     fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
         for (name, value) in entries {
-            match name.split_first() {
-                Some((&LEFT, name)) => self.left.restore(name, value),
-                Some((_, name)) => self.right.restore(name, value),
-                None => {}
+            match name.split_first().ok_or_else(malformed)? {
+                (&LEFT, name) => self.left.restore(name, value)?,
+                (_, name) => self.right.restore(name, value)?,
             }
         }
         self.left.restored()?;

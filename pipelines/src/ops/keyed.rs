@@ -45,6 +45,12 @@ impl<T: Default> Keyed<T> {
         self.slots.iter().flatten().map(|s| &s.value)
     }
 
+    /// Number of keys.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     pub(crate) fn get(&self, key: &[u8]) -> Option<&T> {
         let slots = &self.slots;
         let is = |slot: &u32| slots[*slot as usize].as_ref().is_some_and(|s| *s.key == *key);

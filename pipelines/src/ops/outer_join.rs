@@ -9,6 +9,7 @@ use datafusion::common::JoinType;
 use model::Delta;
 
 use super::join::{Alone, Encoded, LEFT, RIGHT, Shape, Side};
+use super::keyed::malformed;
 use super::{Expr, Operator, Step, concat, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, batch_of};
@@ -199,10 +200,9 @@ impl Operator for KeyedJoin {
 
     fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
         for (name, value) in entries {
-            match name.split_first() {
-                Some((&LEFT, name)) => self.left.restore(name, value),
-                Some((_, name)) => self.right.restore(name, value),
-                None => {}
+            match name.split_first().ok_or_else(malformed)? {
+                (&LEFT, name) => self.left.restore(name, value)?,
+                (_, name) => self.right.restore(name, value)?,
             }
         }
         self.left.restored()?;

@@ -143,6 +143,7 @@ impl Ranking {
             key.clear();
             key.extend_from_slice(order);
             key.extend_from_slice(rows.as_ref().map_or(&[][..], |r| r.row(i).data()));
+            self.partitions.touch(slot);
             let (partition_key, partition) = self.partitions.at(slot);
             if self.spec.append_only && is_beyond(&self.spec, partition, &key, order) {
                 continue;
@@ -157,7 +158,6 @@ impl Ranking {
                     *entry = None;
                 }
             });
-            self.partitions.touch(slot);
         }
         Ok(())
     }

@@ -17,6 +17,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use model::Delta;
 
+use super::keyed::malformed;
 use super::tracked::TrackedSet;
 use super::{Operator, Step};
 use crate::error::OpResult;
@@ -199,10 +200,10 @@ impl Operator for Recompute {
 
     fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
         for (key, value) in entries {
-            let Some((tag, row)) = key.split_first() else { continue };
+            let (tag, row) = key.split_first().ok_or_else(malformed)?;
             match self.inputs.get_mut(usize::from(*tag)) {
-                Some((_, set)) => set.restore(row, value),
-                None => self.last.restore(row, value),
+                Some((_, set)) => set.restore(row, value)?,
+                None => self.last.restore(row, value)?,
             }
         }
         Ok(())

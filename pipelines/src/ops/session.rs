@@ -411,7 +411,7 @@ mod tests {
     }
 
     fn add(sums: &mut BTreeMap<(Row, Edges), i64>, out: Option<Delta>) {
-        for delta in out {
+        if let Some(delta) = out {
             let int = |c: usize, i: usize| delta.rows.column(c).as_primitive::<Int64Type>().value(i);
             let us = |c: usize, i: usize| delta.rows.column(c).as_primitive::<TimestampMicrosecondType>().value(i);
             for i in 0..delta.len() {

@@ -9,6 +9,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::kernels::cmp::not_distinct;
 use model::Delta;
 
+use super::keyed::malformed;
 use super::map::Map;
 use super::tracked::TrackedSet;
 use super::{Operator, Step, concat, evaluate, evaluate_mask};
@@ -143,7 +144,7 @@ impl Operator for Temporal {
 
     fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
         for (key, value) in entries {
-            self.state.restore(key.get(1..).unwrap_or_default(), value);
+            self.state.restore(key.get(1..).ok_or_else(malformed)?, value)?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! A multiset that can say which of its rows changed since the last checkpoint.
 
+use super::keyed::malformed;
+use crate::error::OpResult;
 use crate::rows::{RowBytes, Set, ZSet, add_weight};
 use crate::state::StateWriter;
 
@@ -42,12 +44,13 @@ impl TrackedSet {
     }
 
     /// Takes back one entry, its key without the tag.
-    pub(crate) fn restore(&mut self, row: &[u8], value: &[u8]) {
-        add_weight(&mut self.rows, row, stored_weight(value));
+    pub(crate) fn restore(&mut self, row: &[u8], value: &[u8]) -> OpResult<()> {
+        add_weight(&mut self.rows, row, stored_weight(value)?);
+        Ok(())
     }
 }
 
 /// A weight as [`TrackedSet`] and the join indexes store it.
-pub(crate) fn stored_weight(value: &[u8]) -> i64 {
-    value.try_into().map_or(0, i64::from_be_bytes)
+pub(crate) fn stored_weight(value: &[u8]) -> OpResult<i64> {
+    Ok(i64::from_be_bytes(value.try_into().map_err(|_| malformed())?))
 }

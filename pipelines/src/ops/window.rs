@@ -195,11 +195,11 @@ impl Window {
     fn refresh(&mut self, out: &mut Emission) -> OpResult<()> {
         for slot in self.partitions.take_touched() {
             let (_, partition) = self.partitions.at(slot);
-            let Some((low, high)) = partition.touched.take() else { continue };
             if partition.rows.is_empty() {
                 self.partitions.release(slot);
                 continue;
             }
+            let Some((low, high)) = partition.touched.take() else { continue };
             let total = partition.rows.total();
             // Rows whose values may differ, then the rows that these read.
             let (from, to, read_from, read_to) = match self.spec.reach {
@@ -338,5 +338,36 @@ impl Operator for Window {
             self.partitions.at(slot).1.rows.alter(row, |known| *known = Some(entry));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+    use crate::sql::now::BusinessTime;
+    use crate::watermark::Watermarks;
+
+    #[test]
+    fn a_partition_without_rows_is_forgotten() {
+        let fields = ["k", "v"].map(|name| Field::new(name, DataType::Int64, true));
+        let schema: SchemaRef = Arc::new(Schema::new(fields.to_vec()));
+        let spec = WindowSpec {
+            partition: vec![0],
+            order: vec![(1, SortOptions::default())],
+            n_columns: 2,
+            functions: Vec::new(),
+            reach: None,
+        };
+        let mut window = Window::new(spec, &schema, Arc::clone(&schema)).expect("a window");
+        let (time, watermarks) = (BusinessTime::default(), Watermarks::default());
+        let step = Step { first: false, tick: None, flush: false, time: &time, watermarks: &watermarks };
+        let column: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+        let rows = batch_of(&schema, vec![Arc::clone(&column), column], 2).expect("two columns");
+        // Deletes of rows that are not there.
+        let delta = Delta::new(rows, Int64Array::from(vec![-1, -1]));
+        assert!(window.step(&[Some(&delta)], &step).expect("a step").is_none());
+        assert_eq!(window.partitions.len(), 0);
     }
 }
