@@ -71,6 +71,8 @@ pub struct Engine {
     load: Vec<Load>,
     /// What the next checkpoint must hold; `None` if no state is stored.
     unsaved: Option<Unsaved>,
+    /// Streamed views whose topics hold rows of which it is not known yet whether they are still right.
+    unconfirmed: BTreeSet<usize>,
 }
 
 /// What a node has done since the start.
@@ -118,7 +120,26 @@ impl Engine {
             watermarks: Watermarks::default(),
             load: vec![Load::default(); n_nodes],
             unsaved: None,
+            unconfirmed: BTreeSet::new(),
         })
+    }
+
+    /// From now on the rows of views that only grow, and whose key is the whole row, are handed on and not kept. To be
+    /// called before the first step. Tells which views these are.
+    pub(crate) fn stream_growing_views(&mut self) -> Vec<bool> {
+        let nodes = &self.program.graph.nodes;
+        for (view, kept) in self.program.views.iter().zip(&mut self.kept) {
+            if nodes[view.root].facts.appends && view.key.len() == view.schema.fields().len() {
+                kept.stream();
+            }
+        }
+        self.kept.iter().map(Kept::is_streamed).collect()
+    }
+
+    /// The topics of these streamed views may hold rows that are gone. Until that is known no checkpoint takes the views
+    /// for written, so a start after a crash looks at all of their rows again.
+    pub(crate) fn set_unconfirmed(&mut self, views: BTreeSet<usize>) {
+        self.unconfirmed = views;
     }
 
     /// From now on remembers what changes, for [`Engine::take_checkpoint`]. To be called before the first step.
@@ -211,8 +232,9 @@ impl Engine {
                 operators.insert(fingerprint);
             }
         }
-        for (view, kept) in program.views.iter().zip(&mut self.kept) {
-            if program.lineage.own_state(view.root) && self.failed[view.root].is_none() {
+        for (i, (view, kept)) in program.views.iter().zip(&mut self.kept).enumerate() {
+            let is_there = self.failed[view.root].is_none() && !self.unconfirmed.contains(&i);
+            if program.lineage.own_state(view.root) && is_there {
                 let fingerprint = view.fingerprint(&program.lineage);
                 kept.checkpoint(&mut StateWriter::new(&view_prefix(fingerprint), &mut changes));
                 rows.insert(fingerprint);

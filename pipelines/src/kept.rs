@@ -1,11 +1,18 @@
 //! The rows of a kept view, by key.
+//!
+//! A view that only grows, and whose rows are their own keys, need not be kept once it is written to a topic: what it
+//! puts out is the whole change by key, and writing a row twice changes nothing for a reader. Such a view can be
+//! *streamed*.
 
-use arrow::array::{ArrayRef, RecordBatch};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
+use datafusion::error::DataFusionError;
 use model::Delta;
 
 use crate::error::OpResult;
-use crate::rows::{Map, RowBytes, RowCodec, Set, ZSet, add_weight, relaxed};
+use crate::rows::{Map, RowBytes, RowCodec, Set, ZSet, add_weight, batch_of, relaxed};
 use crate::state::StateWriter;
 
 /// The net change of a view in one epoch.
@@ -28,6 +35,8 @@ pub(crate) struct Kept {
     rows: Map<RowBytes, Rows>,
     /// Keys whose rows changed since the last checkpoint, if this view's rows are stored.
     dirty: Option<Set<RowBytes>>,
+    /// Number of rows so far, if they are handed on and not kept.
+    streamed: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -93,7 +102,18 @@ impl Kept {
             key: key.to_vec(),
             rows: Map::default(),
             dirty: None,
+            streamed: None,
         })
+    }
+
+    /// From now on hands rows on without keeping them. To be called before the first row, and only if no row is ever
+    /// taken back and the key is the whole row.
+    pub(crate) fn stream(&mut self) {
+        self.streamed = Some(0);
+    }
+
+    pub(crate) fn is_streamed(&self) -> bool {
+        self.streamed.is_some()
     }
 
     /// From now on remembers which keys change, for [`Kept::checkpoint`].
@@ -123,6 +143,9 @@ impl Kept {
 
     /// Takes back what [`Kept::checkpoint`] wrote.
     pub(crate) fn restore<'a>(&mut self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+        if self.is_streamed() {
+            return;
+        }
         for (key, mut value) in entries {
             while let Some((head, rest)) = value.split_at_checked(16) {
                 let number = |bytes: &[u8]| bytes.try_into().map_or(0, i64::from_be_bytes);
@@ -139,12 +162,36 @@ impl Kept {
         }
     }
 
+    /// Number of rows; of a streamed view those since the start.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+        self.streamed.unwrap_or(self.rows.len())
+    }
+
+    fn hand_on(&self, view: usize, delta: &Delta) -> OpResult<Option<ViewChange>> {
+        let weights = delta.weights.values();
+        if weights.iter().any(|w| *w < 0) {
+            let message = "a row is taken back from a view that only grows".to_owned();
+            return Err(DataFusionError::Internal(message));
+        }
+        let rows = batch_of(self.codec.schema(), delta.rows.columns().to_vec(), delta.len())?;
+        let upserts = match weights.iter().all(|w| *w > 0) {
+            true => rows,
+            false => {
+                let there: BooleanArray = weights.iter().map(|w| Some(*w > 0)).collect();
+                arrow::compute::filter_record_batch(&rows, &there)?
+            }
+        };
+        let deletes = RecordBatch::new_empty(Arc::clone(self.key_codec.schema()));
+        Ok((upserts.num_rows() > 0).then_some(ViewChange { view, upserts, deletes }))
     }
 
     /// Takes a delta in and gives the net change by key.
     pub(crate) fn apply(&mut self, view: usize, delta: &Delta) -> OpResult<Option<ViewChange>> {
+        if let Some(n_rows) = self.streamed {
+            let change = self.hand_on(view, delta)?;
+            self.streamed = Some(n_rows + change.as_ref().map_or(0, |c| c.upserts.num_rows()));
+            return Ok(change);
+        }
         let rows = self.codec.encode_batch(&delta.rows)?;
         let keys = match self.key.is_empty() {
             true => None,
@@ -202,7 +249,13 @@ impl Kept {
     }
 
     /// All rows, duplicates as often as they occur, sorted.
+    ///
+    /// # Errors
+    /// If the view is streamed.
     pub(crate) fn contents(&self) -> OpResult<RecordBatch> {
+        if self.is_streamed() {
+            return Err(DataFusionError::Execution("nothing is kept of a view that only grows: read its topic".into()));
+        }
         let mut all: Vec<&[u8]> = Vec::with_capacity(self.rows.len());
         for rows in self.rows.values() {
             let mut push = |row, weight: i64| {

@@ -6,6 +6,10 @@
 //! After a start without stored state the views are rebuilt from the sources' history while readers go on seeing what the view topics hold
 //! from before. When the history is read, the difference between the two is written in one epoch, so a restart shows
 //! nobody a half-built view. With stored state only what came after it is read, compared and written.
+//!
+//! Views that only grow are *streamed* if their rows are their own keys: neither the engine nor the state holds their
+//! rows, which are written as they come, also while history is read. What a topic holds from before is written again only
+//! where it is missing; what is there and does not come again is taken back when the history is read.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -141,6 +145,7 @@ pub async fn run(
         }
         None => None,
     };
+    let streamed = engine.stream_growing_views();
     let topic_ends = restored.as_ref().map(|r| r.topic_ends(engine.program())).unwrap_or_default();
     let mut before = Vec::with_capacity(views.len());
     let mut last_epoch = 0;
@@ -151,13 +156,15 @@ pub async fn run(
         async move { Ok::<_, Error>((end, read_view_topic(&*log, &topic, end).await?)) }
     });
     let held: Vec<_> = held.buffered(TOPICS_AT_ONCE).try_collect().await?;
-    for (end, (rows, epoch)) in held {
+    for ((end, (rows, epoch)), is_streamed) in held.into_iter().zip(streamed) {
         before.push(match end {
+            _ if is_streamed => Before::Streamed { held: present(rows), is_all: end.is_none() },
             Some(_) => Before::Since { tail: rows, changed: Changes::default() },
             None => Before::All(present(rows)),
         });
         last_epoch = last_epoch.max(epoch);
     }
+    engine.set_unconfirmed((0..before.len()).filter(|view| before[*view].is_unconfirmed()).collect());
     if let Some(restored) = restored {
         let (started, epoch) = (Instant::now(), restored.checkpoint.epoch);
         if let Some(clock) = &options.stream_clock {
@@ -178,7 +185,7 @@ pub async fn run(
         engine,
         clock: options.stream_clock,
         saving: state,
-        resumed: before.iter().map(|b| matches!(b, Before::Since { .. })).collect(),
+        resumed: before.iter().map(|b| !matches!(b, Before::All(_))).collect(),
         wants_whole: before.iter().map(Before::wants_whole).collect(),
         metrics_due: Instant::now(),
     };
@@ -300,7 +307,8 @@ struct Computing {
     engine: Engine,
     clock: Option<ManualClock>,
     saving: Option<Saving>,
-    /// Views whose topics were in line with the stored state: what changes in them is needed from the start.
+    /// Views whose topics were in line with the stored state, and streamed ones: what changes in them is needed from
+    /// the start.
     resumed: Vec<bool>,
     /// Views that are needed in whole when the sources have been read up to now.
     wants_whole: Vec<bool>,
@@ -330,7 +338,10 @@ impl Computing {
         let mut whole = Vec::new();
         match work.phase {
             Phase::CatchingUp => output.changes.retain(|c| self.resumed[c.view]),
-            Phase::CaughtUp => whole = self.engine.everything(|view| self.wants_whole[view])?,
+            Phase::CaughtUp => {
+                whole = self.engine.everything(|view| self.wants_whole[view])?;
+                self.engine.set_unconfirmed(BTreeSet::new());
+            }
             Phase::Live | Phase::Last => {}
         }
         let mut graph = None;
@@ -368,6 +379,9 @@ enum Before {
     /// What was written after the stored state, and what has changed since that state while the sources are read up to
     /// now.
     Since { tail: Changes, changed: Changes },
+    /// Of a view that is streamed: what has not come again yet. If it is all that the topic held, and not only what was
+    /// written after the stored state, then what never comes again goes.
+    Streamed { held: Rows, is_all: bool },
 }
 
 /// New values by key; `None` for a key that is gone.
@@ -440,12 +454,7 @@ impl Writer {
             self.written.extend(0..self.views.len());
         }
         if !self.is_live {
-            for (view, now) in rows {
-                if let Before::Since { changed, .. } = &mut self.before[view] {
-                    changed.extend(now);
-                }
-            }
-            return Ok(());
+            rows.retain(|view, now| self.before[*view].take(now));
         }
         let as_of_ms = output.as_of_us.div_euclid(1_000);
         let mut records = Vec::new();
@@ -469,7 +478,7 @@ impl Writer {
         let mut ends = self.topic_ends.clone();
         for (view, before) in self.before.iter().enumerate() {
             // Its topic lags behind the engine until the sources are read up to now.
-            if matches!(before, Before::Since { changed, .. } if !changed.is_empty()) {
+            if matches!(before, Before::Since { changed, .. } if !changed.is_empty()) || before.is_unconfirmed() {
                 ends.remove(&self.views[view].topic);
             }
         }
@@ -478,6 +487,29 @@ impl Writer {
 }
 
 impl Before {
+    /// Whether the topic may hold rows that are gone.
+    fn is_unconfirmed(&self) -> bool {
+        matches!(self, Self::Streamed { held, is_all: true } if !held.is_empty())
+    }
+
+    /// While history is read: takes in what has changed. Tells whether it is to be written now; of that it leaves what the
+    /// topic does not hold.
+    fn take(&mut self, now: &mut Vec<(Bytes, Option<Bytes>)>) -> bool {
+        match self {
+            Self::All(_) => false,
+            Self::Since { changed, .. } => {
+                changed.extend(now.drain(..));
+                false
+            }
+            Self::Streamed { held, .. } => {
+                if !held.is_empty() {
+                    now.retain(|(key, row)| held.remove(key) != *row);
+                }
+                true
+            }
+        }
+    }
+
     /// What must be written so that the topic holds what the view holds now. `now` is what changed in this epoch,
     /// `whole` the whole view if [`Before::wants_whole`].
     fn difference(
@@ -487,6 +519,13 @@ impl Before {
     ) -> Vec<(Bytes, Option<Bytes>)> {
         match self {
             Self::All(mut rows) => unlike(&mut rows, whole),
+            Self::Streamed { mut held, is_all } => {
+                let mut new: Vec<_> = now.into_iter().filter(|(key, row)| held.remove(key) != *row).collect();
+                if is_all {
+                    new.extend(held.into_keys().map(|key| (key, None)));
+                }
+                new
+            }
             Self::Since { tail, mut changed } => {
                 changed.extend(now);
                 if tail.is_empty() {
@@ -504,6 +543,7 @@ impl Before {
         match self {
             Self::All(_) => true,
             Self::Since { tail, .. } => !tail.is_empty(),
+            Self::Streamed { .. } => false,
         }
     }
 }
@@ -531,9 +571,13 @@ async fn publish_status(
 /// Keys and rows of a change; `None` for a key that is gone.
 fn encode(change: &ViewChange, key: &[String]) -> Vec<(Bytes, Option<Bytes>)> {
     let columns: Vec<usize> = key.iter().filter_map(|name| change.upserts.schema().index_of(name).ok()).collect();
-    let keys = change.upserts.project(&columns).map(|k| json::rows(&k)).unwrap_or_default();
+    let rows = json::rows(&change.upserts);
+    let keys = match columns.iter().copied().eq(0..change.upserts.num_columns()) {
+        true => rows.clone(),
+        false => change.upserts.project(&columns).map(|k| json::rows(&k)).unwrap_or_default(),
+    };
     let deleted = json::rows(&change.deletes).into_iter().map(|key| (key, None));
-    keys.into_iter().zip(json::rows(&change.upserts).into_iter().map(Some)).chain(deleted).collect()
+    keys.into_iter().zip(rows.into_iter().map(Some)).chain(deleted).collect()
 }
 
 /// The difference between what a topic holds and what it should hold.

@@ -10,4 +10,5 @@ mod publish;
 mod slt;
 mod state;
 mod stream_joins;
+mod streamed;
 mod world;

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::world::{NOW_US, World, engine};
 
 /// Epochs that were made beforehand, as if read from a log.
-struct Prepared {
-    epochs: VecDeque<SourceEpoch>,
+pub(crate) struct Prepared {
+    pub(crate) epochs: VecDeque<SourceEpoch>,
 }
 
 #[async_trait::async_trait]
@@ -59,7 +59,7 @@ fn views() -> Vec<(String, String)> {
     ]
 }
 
-async fn read_all(log: &dyn Log, topic: &str) -> Vec<Record> {
+pub(crate) async fn read_all(log: &dyn Log, topic: &str) -> Vec<Record> {
     let end: i64 = log.offsets(topic).await.expect("offsets").iter().map(|p| p.end).sum();
     let selector = vec![TopicSelector::Name(topic.to_owned())];
     let mut reader = log.read(selector, &Offsets::default()).await.expect("reader");
@@ -75,7 +75,7 @@ async fn read_all(log: &dyn Log, topic: &str) -> Vec<Record> {
     records
 }
 
-fn rows(records: &[Record]) -> BTreeMap<String, String> {
+pub(crate) fn rows(records: &[Record]) -> BTreeMap<String, String> {
     let text = |b: &bytes::Bytes| String::from_utf8_lossy(b).into_owned();
     let mut rows = BTreeMap::new();
     for record in records {
