@@ -136,6 +136,11 @@ impl Engine {
         self.kept.iter().map(Kept::is_streamed).collect()
     }
 
+    /// From now on [`EpochOutput::changes`] holds the changes of these views only.
+    pub(crate) fn want_changes(&mut self, is_wanted: impl Fn(usize) -> bool) {
+        self.kept.iter_mut().enumerate().for_each(|(view, kept)| kept.set_quiet(!is_wanted(view)));
+    }
+
     /// The topics of these streamed views may hold rows that are gone. Until that is known no checkpoint takes the views
     /// for written, so a start after a crash looks at all of their rows again.
     pub(crate) fn set_unconfirmed(&mut self, views: BTreeSet<usize>) {

@@ -37,6 +37,26 @@ pub(crate) struct Kept {
     dirty: Option<Set<RowBytes>>,
     /// Number of rows so far, if they are handed on and not kept.
     streamed: Option<usize>,
+    /// Nobody wants to know what changes: history is read, and the view is asked for as a whole afterwards.
+    is_quiet: bool,
+}
+
+/// A delta, encoded.
+struct Changes<'a> {
+    /// `None` if all rows have the same key.
+    keys: Option<&'a arrow::row::Rows>,
+    rows: &'a arrow::row::Rows,
+    weights: &'a [i64],
+}
+
+impl<'a> Changes<'a> {
+    /// Key, row and weight of what is not nothing.
+    fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8], i64)> {
+        let (keys, rows) = (self.keys, self.rows);
+        let key = move |i| keys.map_or(&[][..], |keys| keys.row(i).data());
+        let some = self.weights.iter().enumerate().filter(|(_, weight)| **weight != 0);
+        some.map(move |(i, weight)| (key(i), rows.row(i).data(), *weight))
+    }
 }
 
 #[derive(Debug)]
@@ -103,7 +123,13 @@ impl Kept {
             rows: Map::default(),
             dirty: None,
             streamed: None,
+            is_quiet: false,
         })
+    }
+
+    /// Whether [`Kept::apply`] is to leave out what has changed; that is the larger part of its work.
+    pub(crate) fn set_quiet(&mut self, is_quiet: bool) {
+        self.is_quiet = is_quiet;
     }
 
     /// From now on hands rows on without keeping them. To be called before the first row, and only if no row is ever
@@ -200,34 +226,14 @@ impl Kept {
                 Some(self.key_codec.encode(&columns)?)
             }
         };
-        let mut before: Map<&[u8], Option<RowBytes>> = Map::default();
-        for (i, weight) in delta.weights.values().iter().enumerate() {
-            if *weight == 0 {
-                continue;
-            }
-            let key: &[u8] = keys.as_ref().map_or(&[], |k| k.row(i).data());
-            let row = rows.row(i).data();
-            match self.rows.get_mut(key) {
-                Some(known) => {
-                    before.entry(key).or_insert_with(|| known.visible().map(Into::into));
-                    known.add(row, *weight);
-                }
-                None => {
-                    before.entry(key).or_insert(None);
-                    self.rows.insert(key.into(), Rows::One(row.into(), *weight));
-                }
-            }
+        let changes = Changes { keys: keys.as_ref(), rows: &rows, weights: delta.weights.values() };
+        if self.is_quiet {
+            self.absorb(&changes);
+            return Ok(None);
         }
+        let before = self.take_in(&changes);
         let mut upserts: Vec<&[u8]> = Vec::new();
         let mut deletes: Vec<&[u8]> = Vec::new();
-        if let Some(dirty) = &mut self.dirty {
-            dirty.extend(before.keys().map(|key| RowBytes::from(*key)));
-        }
-        for key in before.keys() {
-            if self.rows.get(*key).is_some_and(Rows::is_empty) {
-                self.rows.remove(*key);
-            }
-        }
         for (key, old) in &before {
             match self.rows.get(*key).and_then(Rows::visible) {
                 Some(new) if old.as_deref() != Some(new) => upserts.push(new),
@@ -246,6 +252,60 @@ impl Kept {
             upserts: self.codec.decode_batch(&upserts)?,
             deletes: self.key_codec.decode_batch(&deletes)?,
         }))
+    }
+
+    /// Takes changes in; returns what was visible before of each key in them.
+    fn take_in<'a>(&mut self, changes: &Changes<'a>) -> Map<&'a [u8], Option<RowBytes>> {
+        let mut before: Map<&[u8], Option<RowBytes>> = Map::default();
+        for (key, row, weight) in changes.iter() {
+            match self.rows.get_mut(key) {
+                Some(known) => {
+                    before.entry(key).or_insert_with(|| known.visible().map(Into::into));
+                    known.add(row, weight);
+                }
+                None => {
+                    before.entry(key).or_insert(None);
+                    self.rows.insert(key.into(), Rows::One(row.into(), weight));
+                }
+            }
+        }
+        if let Some(dirty) = &mut self.dirty {
+            dirty.extend(before.keys().map(|key| RowBytes::from(*key)));
+        }
+        self.drop_empty(before.keys().copied());
+        before
+    }
+
+    /// Takes changes in and looks no further.
+    fn absorb(&mut self, changes: &Changes<'_>) {
+        let mut empty: Vec<&[u8]> = Vec::new();
+        for (key, row, weight) in changes.iter() {
+            if let Some(dirty) = &mut self.dirty
+                && !dirty.contains(key)
+            {
+                dirty.insert(key.into());
+            }
+            match self.rows.get_mut(key) {
+                Some(known) => {
+                    known.add(row, weight);
+                    if known.is_empty() {
+                        empty.push(key);
+                    }
+                }
+                None => {
+                    self.rows.insert(key.into(), Rows::One(row.into(), weight));
+                }
+            }
+        }
+        self.drop_empty(empty.into_iter());
+    }
+
+    fn drop_empty<'a>(&mut self, keys: impl Iterator<Item = &'a [u8]>) {
+        for key in keys {
+            if self.rows.get(key).is_some_and(Rows::is_empty) {
+                self.rows.remove(key);
+            }
+        }
     }
 
     /// All rows, duplicates as often as they occur, sorted.

@@ -176,6 +176,8 @@ pub async fn run(
         let seconds = started.elapsed().as_secs_f64();
         tracing::info!(epoch, seconds, "views stand where the stored state stands");
     }
+    // Views that are compared in whole once the history is read.
+    engine.want_changes(|view| !before[view].wants_all());
     engine.continue_after(last_epoch);
     tracing::info!(views = views.len(), last_epoch, "engine starts");
 
@@ -185,7 +187,6 @@ pub async fn run(
         engine,
         clock: options.stream_clock,
         saving: state,
-        resumed: before.iter().map(|b| !matches!(b, Before::All(_))).collect(),
         wants_whole: before.iter().map(Before::wants_whole).collect(),
         metrics_due: Instant::now(),
     };
@@ -307,9 +308,6 @@ struct Computing {
     engine: Engine,
     clock: Option<ManualClock>,
     saving: Option<Saving>,
-    /// Views whose topics were in line with the stored state, and streamed ones: what changes in them is needed from
-    /// the start.
-    resumed: Vec<bool>,
     /// Views that are needed in whole when the sources have been read up to now.
     wants_whole: Vec<bool>,
     metrics_due: Instant,
@@ -333,12 +331,13 @@ impl Computing {
             clock.set(newest_us);
         }
         let started = Instant::now();
-        let mut output = self.engine.step(&work.epoch, work.mode);
+        let output = self.engine.step(&work.epoch, work.mode);
         metrics::histogram!("pipelines_epoch_seconds").record(started.elapsed().as_secs_f64());
         let mut whole = Vec::new();
         match work.phase {
-            Phase::CatchingUp => output.changes.retain(|c| self.resumed[c.view]),
+            Phase::CatchingUp => {}
             Phase::CaughtUp => {
+                self.engine.want_changes(|_| true);
                 whole = self.engine.everything(|view| self.wants_whole[view])?;
                 self.engine.set_unconfirmed(BTreeSet::new());
             }
@@ -487,6 +486,11 @@ impl Writer {
 }
 
 impl Before {
+    /// Whether nothing of the topic's content is known to be right.
+    fn wants_all(&self) -> bool {
+        matches!(self, Self::All(_))
+    }
+
     /// Whether the topic may hold rows that are gone.
     fn is_unconfirmed(&self) -> bool {
         matches!(self, Self::Streamed { held, is_all: true } if !held.is_empty())

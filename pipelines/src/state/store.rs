@@ -21,7 +21,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use model::{Offsets, SourceTable, TableWatermark};
 use serde::{Deserialize, Serialize};
-use slatedb::config::{CompressionCodec, DbReaderOptions, ScanOptions, Settings};
+use slatedb::config::{
+    CompactionWorkerOptions, CompactorOptions, CompressionCodec, DbReaderOptions, ScanOptions, Settings,
+};
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::local::LocalFileSystem;
 use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
@@ -151,11 +153,19 @@ impl StateStore {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| StateError::Open { place: place.to_owned(), source };
         let (objects, path) = object_store(place).map_err(failed)?;
+        let worker = CompactionWorkerOptions {
+            compression_codec: Some(CompressionCodec::Lz4),
+            min_filter_keys: u32::MAX,
+            ..CompactionWorkerOptions::default()
+        };
         let settings = Settings {
             flush_interval: Some(FLUSH_INTERVAL),
             l0_sst_size_bytes: MEMTABLE_BYTES,
             max_unflushed_bytes: UNFLUSHED_BYTES_MAX,
             compression_codec: Some(CompressionCodec::Lz4),
+            // Filters serve reads of single keys, and there are none but of the few entries in front.
+            min_filter_keys: u32::MAX,
+            compactor_options: Some(CompactorOptions { worker: Some(worker), ..CompactorOptions::default() }),
             ..Settings::default()
         };
         let db = Db::builder(path, objects).with_settings(settings).with_db_cache_disabled().build().await;
