@@ -4,6 +4,12 @@
 //! runs on threads of its own, so that it never delays live connections, under limits of time, memory, rows read
 //! and rows given. There is no file, no catalog and no function that reaches outside; a query that is no longer wanted
 //! is dropped at its next batch.
+//!
+//! [`query`] refuses by the text what planning alone could not survive; [`size`] refuses by the plan what no limit on memory
+//! would see.
+
+mod query;
+mod size;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,23 +18,20 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::MemTable;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::{Expr, LogicalPlan, Operator};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionContext};
-use datafusion::sql::parser::{DFParser, Statement};
-use datafusion::sql::resolve::resolve_table_references;
-use datafusion::sql::sqlparser::ast;
+use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use model::ViewInfo;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -37,14 +40,12 @@ use crate::config::SqlConfig;
 use crate::functions::restricted_context_with;
 use crate::table::{self, Batches};
 
+pub(crate) use query::{ParsedQuery, parse};
+
 /// Rows in one batch of a query: small, so that expressions cannot make much of one.
 const BATCH_ROWS: usize = 1_024;
-/// By so many powers of two may the texts and lists of a query grow: each concatenation doubles at worst.
-const GROWTH_BITS_MAX: u32 = 12;
-/// What a function whose result can be much larger than its input counts as.
-const GROWTH_BITS_LARGE: u32 = 5;
-/// Views that one query may read.
-const TABLES_MAX: usize = 32;
+/// Stack of a thread that plans or runs queries: deep expressions take it.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Why a query has no result.
 #[derive(Debug, thiserror::Error)]
@@ -67,13 +68,6 @@ pub(crate) enum QueryError {
     /// Our mistake.
     #[error("the query failed")]
     Internal(String),
-}
-
-/// A parsed SELECT and the views that it names.
-pub(crate) struct ParsedQuery {
-    statement: Statement,
-    /// Names of views, each once.
-    pub(crate) views: Vec<String>,
 }
 
 /// A view as a query sees it.
@@ -137,6 +131,7 @@ impl SqlEngine {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.threads)
             .thread_name("sql")
+            .thread_stack_size(STACK_BYTES)
             .enable_time()
             .build()?;
         Ok(Self {
@@ -179,9 +174,8 @@ impl SqlEngine {
         let Some(runtime) = &self.runtime else { return Err(QueryError::Busy) };
         let config = self.config.clone();
         let running = AbortOnDropHandle::new(runtime.spawn(async move {
-            let result = execute(query, tables, &config).await;
-            drop(permit);
-            result
+            let permit = Arc::new(permit);
+            execute(query, tables, &config, Arc::clone(&permit)).await
         }));
         match tokio::time::timeout(Duration::from_secs(self.config.seconds.into()), running).await {
             Ok(Ok(result)) => result,
@@ -191,49 +185,28 @@ impl SqlEngine {
     }
 }
 
-/// Parses a query and finds the views that it names.
-///
-/// # Errors
-/// If it is not one SELECT.
-pub(crate) fn parse(sql: &str) -> Result<ParsedQuery, QueryError> {
-    let mut statements = DFParser::parse_sql(sql).map_err(|error| QueryError::Query(message(&error)))?;
-    let Some(statement) = statements.pop_front().filter(|_| statements.is_empty()) else {
-        return Err(QueryError::NotSelect);
-    };
-    match &statement {
-        Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)) => {}
-        _ => return Err(QueryError::NotSelect),
-    }
-    let (references, _) =
-        resolve_table_references(&statement, true).map_err(|error| QueryError::Query(message(&error)))?;
-    let mut views = Vec::new();
-    for reference in references {
-        // Views are in no schema; what is (information_schema, for example) is not there.
-        if reference.schema().is_some() {
-            return Err(QueryError::Query(format!("there is no view `{reference}`")));
-        }
-        views.push(reference.table().to_owned());
-    }
-    if views.len() > TABLES_MAX {
-        return Err(QueryError::TooLarge("views"));
-    }
-    Ok(ParsedQuery { statement, views })
-}
-
-async fn execute(query: ParsedQuery, tables: Vec<QueryTable>, config: &SqlConfig) -> Result<QueryResult, QueryError> {
+async fn execute(
+    query: ParsedQuery,
+    tables: Vec<QueryTable>,
+    config: &SqlConfig,
+    permit: Arc<QueryPermit>,
+) -> Result<QueryResult, QueryError> {
     let context = context(config)?;
+    let mut row_bytes = 0_usize;
     for table in tables {
         let name = table.info.name.clone();
+        row_bytes = row_bytes.saturating_add(table.rows.iter().map(Bytes::len).max().unwrap_or(0));
         let table = mem_table(table).await?;
         context.register_table(TableReference::bare(name), table).map_err(|error| sorted(&error))?;
     }
-    let state = context.state();
-    let plan = state.statement_to_plan(query.statement).await.map_err(|error| sorted(&error))?;
-    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    options.verify_plan(&plan).map_err(|_| QueryError::NotSelect)?;
-    check_growth(&plan)?;
-    let plan = state.create_physical_plan(&plan).await.map_err(|error| sorted(&error))?;
-    let plan = yielding(plan).map_err(|error| sorted(&error))?;
+    // Planning is work without a pause; it gets a thread of its own, and keeps its place until it is through.
+    let (session, memory_bytes, runtime) = (context.clone(), config.memory_bytes, Handle::current());
+    let planning = move || {
+        let _permit = permit;
+        runtime.block_on(plan(&session, query.statement, row_bytes, memory_bytes))
+    };
+    let plan =
+        tokio::task::spawn_blocking(planning).await.map_err(|error| QueryError::Internal(error.to_string()))??;
     let mut stream = execute_stream(plan, context.task_ctx()).map_err(|error| sorted(&error))?;
     let schema = stream.schema();
     let (mut batches, mut n_rows, mut n_bytes) = (Vec::new(), 0, 0);
@@ -252,6 +225,22 @@ async fn execute(query: ParsedQuery, tables: Vec<QueryTable>, config: &SqlConfig
         batches.push(batch);
     }
     Ok(QueryResult { schema, batches, is_cut: false })
+}
+
+/// Checks a statement before anything of it is computed, and plans it.
+async fn plan(
+    context: &SessionContext,
+    statement: Statement,
+    row_bytes: usize,
+    memory_bytes: usize,
+) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+    let state = context.state();
+    let plan = state.statement_to_plan(statement).await.map_err(|error| sorted(&error))?;
+    let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    size::check(&plan, row_bytes, memory_bytes / BATCH_ROWS)?;
+    options.verify_plan(&plan).map_err(|_| QueryError::NotSelect)?;
+    let plan = state.create_physical_plan(&plan).await.map_err(|error| sorted(&error))?;
+    yielding(plan).map_err(|error| sorted(&error))
 }
 
 /// Every operator gives way after some batches. By itself only a scan does, and a join can make of two batches of input
@@ -295,40 +284,6 @@ async fn mem_table(table: QueryTable) -> Result<Arc<MemTable>, QueryError> {
     Ok(Arc::new(MemTable::try_new(schema, vec![batches]).map_err(|error| sorted(&error))?))
 }
 
-/// Texts that double with every call would fill the memory unseen by any limit.
-fn check_growth(plan: &LogicalPlan) -> Result<(), QueryError> {
-    let mut bits = 0_u32;
-    let outcome = plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                bits = bits.saturating_add(growth_bits(expr));
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    });
-    outcome.map_err(|error| sorted(&error))?;
-    if bits > GROWTH_BITS_MAX {
-        return Err(QueryError::TooLarge("memory: it joins too many texts or lists"));
-    }
-    Ok(())
-}
-
-fn growth_bits(expr: &Expr) -> u32 {
-    match expr {
-        Expr::BinaryExpr(binary) if binary.op == Operator::StringConcat => 1,
-        Expr::ScalarFunction(call) => match call.name() {
-            "concat" | "concat_ws" | "array_concat" | "array_cat" | "list_concat" | "make_array" | "struct"
-            | "named_struct" | "array_append" | "array_prepend" | "array_union" => {
-                u32::try_from(call.args.len()).unwrap_or(u32::MAX).next_power_of_two().trailing_zeros()
-            }
-            "replace" | "regexp_replace" | "overlay" | "array_to_string" | "list_to_string" | "array_replace_all"
-            | "list_replace_all" | "encode" | "to_char" => GROWTH_BITS_LARGE,
-            _ => 0,
-        },
-        _ => 0,
-    }
-}
-
 fn sorted(error: &DataFusionError) -> QueryError {
     match error.find_root() {
         DataFusionError::ResourcesExhausted(_) => QueryError::TooLarge("memory"),
@@ -346,138 +301,4 @@ fn message(error: &DataFusionError) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixtures::view_info;
-    use serde_json::Map;
-
-    fn engine(config: &SqlConfig) -> SqlEngine {
-        SqlEngine::new(config).expect("threads")
-    }
-
-    fn table(n_rows: usize, condition: Option<&str>) -> QueryTable {
-        let info = Arc::new(view_info("v"));
-        let filter = condition.map(|c| RowFilter::compile(&info, c, &Map::new()).expect("it fits"));
-        let rows = (0..n_rows).map(|n| Bytes::from(format!(r#"{{"id":{n},"n":{}}}"#, n % 10))).collect();
-        QueryTable { info, rows, filter }
-    }
-
-    async fn run(config: &SqlConfig, sql: &str, table: QueryTable) -> Result<QueryResult, QueryError> {
-        let engine = engine(config);
-        let permit = engine.permit("ann")?;
-        engine.run(parse(sql)?, vec![table], permit).await
-    }
-
-    fn text(result: Result<QueryResult, QueryError>) -> String {
-        match result {
-            Ok(result) => {
-                let text = arrow::util::pretty::pretty_format_batches(&result.batches).expect("text").to_string();
-                let rows = text.lines().filter(|line| line.starts_with('|')).skip(1);
-                rows.map(|row| row.replace(['|', ' '], "")).collect::<Vec<_>>().join(",")
-            }
-            Err(error) => format!("{error:?}"),
-        }
-    }
-
-    #[tokio::test]
-    async fn a_query_sees_only_the_rows_of_its_caller() {
-        let config = SqlConfig::default();
-        let check = async |sql: &str, condition| text(run(&config, sql, table(100, condition)).await);
-        assert_eq!(check("SELECT count(*) FROM v", None).await, "100");
-        assert_eq!(check("SELECT count(*) FROM v", Some("n = 3")).await, "10");
-        assert_eq!(check("SELECT count(*) FROM v a JOIN v b ON a.id = b.id OR true", Some("id < 2")).await, "4");
-        assert_eq!(check("SELECT max(id) FROM (SELECT * FROM v WHERE n <> 3 OR n = 3) x", Some("n = 3")).await, "93");
-        assert_eq!(check("WITH v AS (SELECT * FROM v) SELECT count(*) FROM v", Some("n = 3")).await, "10");
-        assert_eq!(check("SELECT (SELECT count(*) FROM v)", Some("n = 3")).await, "10");
-    }
-
-    #[test]
-    fn only_one_select_is_taken() {
-        for sql in [
-            "",
-            "DELETE FROM v",
-            "INSERT INTO v VALUES (1, 2)",
-            "CREATE TABLE t AS SELECT 1",
-            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
-            "COPY (SELECT * FROM v) TO '/tmp/out.csv'",
-            "EXPLAIN SELECT * FROM v",
-            "SHOW TABLES",
-            "SET datafusion.execution.batch_size = 1",
-            "DROP TABLE v",
-            "SELECT 1; SELECT 2",
-            "SELECT * FROM information_schema.tables",
-            "SELECT * FROM public.v",
-            "SELECT * FROM '/etc/passwd'.x",
-        ] {
-            assert!(parse(sql).is_err(), "{sql}");
-        }
-        assert_eq!(parse("SELECT * FROM '/etc/passwd'").expect("a name like another").views, ["/etc/passwd"]);
-    }
-
-    #[tokio::test]
-    async fn a_query_that_takes_too_much_is_refused() {
-        let config =
-            SqlConfig { memory_bytes: 1 << 20, seconds: 1, rows: 5, scan_bytes: 100_000, ..SqlConfig::default() };
-        let result = run(&config, "SELECT id FROM v ORDER BY id", table(100, None)).await.expect("it runs");
-        assert!(result.is_cut);
-        assert_eq!(text(Ok(result)), "0,1,2,3,4");
-        let check = async |sql: &str| run(&config, sql, table(2_000, None)).await.expect_err(sql);
-        let endless = "SELECT sum(a.id * b.id * c.id) FROM v a, v b, v c, v d WHERE a.n < 20";
-        assert!(matches!(check(endless).await, QueryError::TooSlow(1)));
-        let large = "SELECT array_agg(a.id) FROM v a, v b GROUP BY b.id";
-        assert!(matches!(check(large).await, QueryError::TooLarge(_) | QueryError::TooSlow(_)));
-        assert!(matches!(run(&config, "SELECT 1 FROM v", table(10_000, None)).await, Err(QueryError::TooLarge(_))));
-        for sql in [
-            "SELECT repeat('x', 1000000000)",
-            "SELECT lpad('x', 1000000000)",
-            "SELECT array_repeat(1, 1000000000)",
-            "SELECT * FROM generate_series(1, 1000000000000)",
-            "SELECT * FROM range(1000000000000)",
-            "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
-            "SELECT version()",
-        ] {
-            let outcome = match parse(sql) {
-                Ok(query) if query.views.is_empty() || query.views == ["t"] => run(&config, sql, table(1, None)).await,
-                Ok(_) => continue,
-                Err(error) => Err(error),
-            };
-            assert!(outcome.is_err(), "{sql}");
-        }
-        let doubled = (0..40).fold("'xxxxxxxxxxxxxxxx'".to_owned(), |text, _| format!("replace({text}, 'x', 'xxxx')"));
-        assert!(matches!(check(&format!("SELECT {doubled}")).await, QueryError::TooLarge(_)));
-        let ctes: String = (1..40).map(|n| format!(", t{n} AS (SELECT s || s AS s FROM t{})", n - 1)).collect();
-        let doubled = format!("WITH t0 AS (SELECT 'x' AS s){ctes} SELECT length(s) FROM t39");
-        assert!(matches!(check(&doubled).await, QueryError::TooLarge(_)));
-    }
-
-    #[tokio::test]
-    async fn queries_at_a_time_are_bounded_in_all_and_by_user() {
-        let engine = engine(&SqlConfig { queries: 3, queries_per_user: 2, ..SqlConfig::default() });
-        let first = engine.permit("ann");
-        let second = engine.permit("ann");
-        assert!(first.is_ok() && second.is_ok());
-        assert!(matches!(engine.permit("ann"), Err(QueryError::Busy)));
-        let other = engine.permit("bob");
-        assert!(other.is_ok());
-        assert!(matches!(engine.permit("cid"), Err(QueryError::Busy)));
-        drop(first);
-        assert!(engine.permit("ann").is_ok());
-    }
-
-    #[tokio::test]
-    async fn a_dropped_query_ends() {
-        let config = SqlConfig { seconds: 60, ..SqlConfig::default() };
-        let engine = engine(&config);
-        let permit = engine.permit("ann").expect("free");
-        let endless = parse("SELECT sum(a.id * b.id * c.id) FROM v a, v b, v c, v d WHERE a.n < 20").expect("a query");
-        let running = engine.run(endless, vec![table(2_000, None)], permit);
-        assert!(tokio::time::timeout(Duration::from_millis(300), running).await.is_err(), "it runs");
-        tokio::time::timeout(Duration::from_secs(20), async {
-            while engine.permits.available_permits() < config.queries {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("its place is given back");
-    }
-}
+mod tests;

@@ -26,8 +26,10 @@ use crate::protocol::{Encoding, ErrorCode, Unsubscribe, frame};
 /// Identifies a live connection within the process.
 pub(crate) type SessionId = u64;
 
-/// Different lenses on one channel at a time; one more gets error 106.
-const FACETS_MAX: usize = 256;
+/// Different filters of clients on one channel at a time; one more gets error 106.
+const FILTERS_MAX: usize = 256;
+/// Different row rules on one channel at a time, apart from those with a filter; one more gets error 106.
+const RULES_MAX: usize = 1_024;
 /// A subscriber's position may be ahead of this node's by what the node has still to read. So long after it connected
 /// the client is told to try again; then it is taken at its word no longer and gets a snapshot.
 pub(crate) const LAG_PATIENCE: Duration = Duration::from_secs(5);
@@ -233,6 +235,12 @@ impl<C: Content> Channel<C> {
         look(&inner.content, &inner.epoch(""), inner.top)
     }
 
+    /// Snapshots that are held for subscribers to come.
+    #[cfg(test)]
+    pub(crate) fn n_snapshots(&self) -> usize {
+        self.lock().facets.values().filter(|facet| facet.snapshot.is_some()).count()
+    }
+
     /// Live subscriptions.
     pub(crate) fn n_subscribers(&self) -> usize {
         self.lock().facets.values().map(|facet| facet.subscribers.len()).sum()
@@ -314,9 +322,17 @@ impl<C: Content> Inner<C> {
         }
         let lens = self.content.lens(spec)?;
         let key = Arc::clone(&lens.key);
-        if !self.facets.contains_key(&key) && self.facets.len() >= FACETS_MAX {
-            self.facets.retain(|_, facet| !facet.subscribers.is_empty());
-            if self.facets.len() >= FACETS_MAX {
+        if !self.facets.contains_key(&key) {
+            // Each kind has its places: clients' filters cannot take those of rules.
+            let is_alike =
+                |facet: &Facet| facet.lens.as_ref().is_some_and(|other| other.is_of_client == lens.is_of_client);
+            let places = if lens.is_of_client { FILTERS_MAX } else { RULES_MAX };
+            let is_full =
+                |facets: &BTreeMap<_, Facet>| facets.values().filter(|facet| is_alike(facet)).count() >= places;
+            if is_full(&self.facets) {
+                self.facets.retain(|_, facet| !is_alike(facet) || !facet.subscribers.is_empty());
+            }
+            if is_full(&self.facets) {
                 return Err(ErrorCode::LIMIT_EXCEEDED);
             }
         }
@@ -450,6 +466,10 @@ impl<C: Content> Subscribable for Channel<C> {
     fn unsubscribe(&self, session: SessionId) {
         for facet in self.lock().facets.values_mut() {
             facet.subscribers.remove(&session);
+            // Nobody may come again to read it.
+            if facet.subscribers.is_empty() {
+                facet.snapshot = None;
+            }
         }
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use model::ViewInfo;
 use serde::Deserialize;
-use serde_json::Map;
 use serde_json::value::RawValue;
 
 use crate::auth::{RowFilter, RowRule};
@@ -65,6 +64,8 @@ pub(crate) struct Lens {
     columns: Option<Vec<String>>,
     /// Whether rows are withheld from the subscriber by right and not by its own wish.
     pub(crate) is_restricted: bool,
+    /// Whether the subscriber wished for some of it: such lenses are as many as clients like.
+    pub(crate) is_of_client: bool,
 }
 
 impl Lens {
@@ -84,7 +85,7 @@ impl Lens {
             filters.push(filter?);
         }
         if let Some(filter) = &spec.filter {
-            filters.push(RowFilter::compile(info, filter, &Map::new()).map_err(refused)?);
+            filters.push(RowFilter::of_client(info, filter).map_err(refused)?);
         }
         let has = |name: &String| info.columns.iter().any(|column| column.name == *name);
         let columns = match &spec.columns {
@@ -97,7 +98,8 @@ impl Lens {
         };
         let keys: Vec<&str> = filters.iter().map(|filter| &**filter.key()).collect();
         let key = Arc::from(format!("{} {keys:?} {columns:?}", spec.rule.is_some()));
-        Ok(Self { key, filters, columns, is_restricted: spec.rule.is_some() })
+        let is_of_client = spec.filter.is_some() || spec.columns.is_some();
+        Ok(Self { key, filters, columns, is_restricted: spec.rule.is_some(), is_of_client })
     }
 
     /// Which of the rows are seen. A row on which a condition fails or is unknown is not.
@@ -167,7 +169,12 @@ mod tests {
         let lens = Lens::compile(&info(), &spec).expect("it fits");
         assert_eq!(lens.matches(&rows()), [true, true, false]);
         assert_eq!(lens.project(&rows()[0]), r#"{"id":1,"amount":"0.10"}"#);
-        for bad in [r#"{"columns":["nosuch"]}"#, r#"{"filter":"nosuch = 1"}"#, r#"{"filter":"id = (SELECT 1)"}"#] {
+        for bad in [
+            r#"{"columns":["nosuch"]}"#,
+            r#"{"filter":"nosuch = 1"}"#,
+            r#"{"filter":"id = (SELECT 1)"}"#,
+            r#"{"filter":"replace(region, 'n', 'nn') = ''"}"#,
+        ] {
             let spec = LensSpec::parse(bad.as_bytes()).expect("of the form");
             assert!(Lens::compile(&info(), &spec).is_err(), "{bad}");
         }

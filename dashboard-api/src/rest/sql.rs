@@ -171,7 +171,6 @@ fn with_decimals_as_texts(batch: &RecordBatch) -> Result<RecordBatch, ArrowError
     RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn problem(error: QueryError) -> Problem {
     let title = error.to_string();
     match error {
