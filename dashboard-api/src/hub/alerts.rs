@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use crate::hub::channel::{Content, Effect};
 use crate::hub::lens::{Lens, LensSpec};
-use crate::hub::view::one_line;
 use crate::protocol::ErrorCode;
+use crate::protocol::payload::one_line;
 
 /// Resolved alerts that are kept and shown.
 const RESOLVED_MAX: usize = 50;
@@ -75,7 +75,7 @@ impl Alerts {
         if head.state == AlertState::Resolved {
             self.resolved.push_back(id.to_owned());
         }
-        let alert = Alert { head, data: one_line(parsed.data.get().as_bytes()) };
+        let alert = Alert { head, data: one_line(&Bytes::copy_from_slice(parsed.data.get().as_bytes())) };
         self.bytes += alert.data.len();
         self.by_id.insert(id.to_owned(), alert);
         if self.resolved.len() > RESOLVED_MAX
@@ -84,7 +84,7 @@ impl Alerts {
             self.remove(&oldest);
         }
         Ok(match publish {
-            true => Effect::Publish { change: one_line(event), at: None },
+            true => Effect::Publish { change: one_line(&Bytes::copy_from_slice(event)), at: None },
             false => Effect::Silent { at: None },
         })
     }

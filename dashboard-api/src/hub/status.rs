@@ -5,8 +5,8 @@ use model::view::EngineStatus;
 
 use crate::hub::channel::{Content, Effect};
 use crate::hub::lens::{Lens, LensSpec};
-use crate::hub::view::one_line;
 use crate::protocol::ErrorCode;
+use crate::protocol::payload::one_line;
 
 /// The engine's last report, if there is one.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ impl Status {
     /// What is wrong with it; then nothing has changed.
     pub(crate) fn apply(&mut self, report: &[u8], publish: bool) -> Result<Effect<Bytes>, serde_json::Error> {
         let parsed: EngineStatus = serde_json::from_slice(report)?;
-        let json = one_line(report);
+        let json = one_line(&Bytes::copy_from_slice(report));
         self.last = Some((parsed, json.clone()));
         Ok(if publish { Effect::Publish { change: json, at: None } } else { Effect::Silent { at: None } })
     }

@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::hub::channel::{Channel, Effect};
-use crate::hub::view::{EpochCollector, Place, RowChange, RowKey, View, ViewEpoch, one_line};
+use crate::hub::view::{EpochCollector, Place, RowChange, RowKey, View, ViewEpoch};
+use crate::protocol::payload::one_line;
 
 /// Matches the topics of kept views.
 const VIEW_PATTERN: &str = r"andon\.view\..+";
@@ -241,7 +242,7 @@ fn row_change(record: &Record) -> Result<RowChange, String> {
     let row: Option<Bytes> = match &record.value {
         None => None,
         Some(value) => match serde_json::from_slice::<&RawValue>(value) {
-            Ok(json) if json.get().starts_with('{') => Some(one_line(json.get().as_bytes())),
+            Ok(json) if json.get().starts_with('{') => Some(one_line(&Bytes::copy_from_slice(json.get().as_bytes()))),
             _ => return Err("its value is not a JSON object".to_owned()),
         },
     };

@@ -12,7 +12,6 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 /// Embeds bytes as JSON; those that are not JSON become a string.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 pub(crate) fn serialize<S: Serializer>(payload: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     let text = to_json(payload);
     let text = std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?;
