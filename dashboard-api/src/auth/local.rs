@@ -12,20 +12,26 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use model::Clock;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::AuthError;
 use super::config::AuthConfig;
 use super::keys::{self, Expected, Key};
 use super::principal::{Credential, Principal};
-use super::store::{API_KEY_PREFIX, Directory, Lives, Store, StoreError, digest};
+use super::store::{API_KEY_PREFIX, Directory, DirectoryUser, Lives, Store, StoreError, digest};
 
 /// Key id of access tokens of local sessions.
 const KEY_ID: &str = "andon";
 /// How often a node looks for changes in the database: a revocation shall cut connections within a second.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
+/// How often sessions that are over are forgotten.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// How much longer than an access token lives its revocation is remembered.
 const REVOCATION_SLACK_S: u64 = 3_600;
+
+/// What an access token says.
+const TOKEN_CLAIMS: [&str; 4] = ["sub", "sid", "iat", "exp"];
 
 /// Local users, sessions and API keys.
 pub(crate) struct LocalAccounts {
@@ -88,6 +94,7 @@ impl LocalAccounts {
     /// Looks for changes until `shutdown`. While the database cannot be reached, what is known stays in force.
     pub(super) async fn follow(&self, revocations: &watch::Sender<u64>, shutdown: CancellationToken) {
         let mut is_reachable = true;
+        let mut next_sweep = Instant::now();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -106,6 +113,12 @@ impl LocalAccounts {
                 _ => {}
             }
             is_reachable = outcome.is_ok();
+            if is_reachable && Instant::now() >= next_sweep {
+                next_sweep = Instant::now() + SWEEP_INTERVAL;
+                if let Err(error) = self.store.sweep(self.clock.now_us() / 1000).await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "cannot forget sessions that are over");
+                }
+            }
         }
     }
 
@@ -164,10 +177,7 @@ impl LocalAccounts {
         let session_id = text(&claims, "sid").ok_or(AuthError::Invalid)?;
         let directory = self.directory.load();
         let known = directory.users.get(&user).ok_or(AuthError::Revoked)?;
-        // What the operator wrote does not override whom the token is for.
-        for (name, value) in &known.claims {
-            claims.entry(name).or_insert_with(|| value.clone());
-        }
+        add_claims(&mut claims, known);
         let principal = Principal {
             roles: known.roles.clone().into(),
             expires_at_s: claims.get("exp").and_then(Value::as_i64),
@@ -179,6 +189,24 @@ impl LocalAccounts {
         };
         self.still_valid(&principal)?;
         Ok(principal)
+    }
+
+    /// A local user who was let in, with the roles and claims of now; `None` if they are the same.
+    pub(super) fn changed(&self, principal: &Principal) -> Option<Principal> {
+        if principal.credential != Credential::Session {
+            return None;
+        }
+        let directory = self.directory.load();
+        let known = directory.users.get(&*principal.user)?;
+        let mut claims: Map<String, Value> =
+            principal.claims.iter().filter(|(name, _)| TOKEN_CLAIMS.contains(&name.as_str())).map(owned).collect();
+        add_claims(&mut claims, known);
+        let is_same = *principal.roles == known.roles[..] && *principal.claims == claims;
+        (!is_same).then(|| Principal {
+            roles: known.roles.clone().into(),
+            claims: Arc::new(claims),
+            ..principal.clone()
+        })
     }
 
     /// Whether a caller who was let in still is.
@@ -200,4 +228,15 @@ impl LocalAccounts {
         };
         if is_good { Ok(()) } else { Err(AuthError::Revoked) }
     }
+}
+
+/// What the operator wrote of a user does not override whom the token is for.
+fn add_claims(claims: &mut Map<String, Value>, user: &DirectoryUser) {
+    for (name, value) in &user.claims {
+        claims.entry(name).or_insert_with(|| value.clone());
+    }
+}
+
+fn owned((name, value): (&String, &Value)) -> (String, Value) {
+    (name.clone(), value.clone())
 }

@@ -34,6 +34,7 @@ pub(crate) use access::{Access, Action, Resource, RowRule, matches};
 pub(crate) use config::Permission;
 pub(crate) use principal::{Credential, Principal};
 pub(crate) use rows::{RowFilter, RowFilterError};
+pub(crate) use store::hex;
 
 use access::Roles;
 use audit::{AuditLog, AuditWriter};
@@ -287,6 +288,15 @@ impl Authority {
             Some(accounts) => accounts.still_valid(principal),
             None => Ok(()),
         }
+    }
+
+    /// The caller as it would be let in now, if that is no longer the same: a local user may have got other roles.
+    ///
+    /// # Errors
+    /// [`AuthError::Revoked`].
+    pub(crate) fn as_of_now(&self, principal: &Principal) -> Result<Option<Principal>, AuthError> {
+        self.still_valid(principal)?;
+        Ok(self.accounts.as_ref().and_then(|accounts| accounts.changed(principal)))
     }
 
     /// Changes whenever something was revoked.

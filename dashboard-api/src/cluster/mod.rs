@@ -235,15 +235,16 @@ impl Cluster {
     }
 
     fn apply_publish(&self, publish: Publish, at: Option<u64>) -> Result<Position, ErrorCode> {
-        // A repetition may have been under way together with the first.
-        if let Some(position) = lock(&self.published).get(&publish) {
+        // A repetition may be under way together with the first: whoever comes second waits for the first one's place.
+        let mut published = (!publish.idempotency_key.is_empty()).then(|| lock(&self.published));
+        if let Some(position) = published.as_ref().and_then(|published| published.get(&publish)) {
             return Ok(position);
         }
         let Publish { channel, publication, skip_history, idempotency_key } = publish;
         let publication = publication.ok_or(ErrorCode::BAD_REQUEST)?;
         let position = self.hub.topics().publish(&channel, publication, at, !skip_history)?;
-        if !idempotency_key.is_empty() {
-            lock(&self.published).put((channel, idempotency_key), position.clone());
+        if let Some(published) = &mut published {
+            published.put((channel, idempotency_key), position.clone());
         }
         Ok(position)
     }
@@ -422,3 +423,6 @@ impl Published {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

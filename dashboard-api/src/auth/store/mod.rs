@@ -132,7 +132,8 @@ impl Store {
                 .map_err(&opening)?
                 .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Normal)
+                // A revocation that was confirmed must not come back after a power failure.
+                .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(BUSY_TIMEOUT);
             let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(CONNECT_TIMEOUT);
             Pool::Sqlite(pool.connect_with(options).await.map_err(&opening)?)

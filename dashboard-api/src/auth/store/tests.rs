@@ -142,3 +142,26 @@ async fn the_audit_log_is_bounded_and_read_backwards() {
     store.trim_audit(95, 20).await.expect("trimmed");
     assert_eq!(ids(AuditFilter { limit: 1_000, ..AuditFilter::default() }).await.len(), 5);
 }
+
+#[tokio::test]
+async fn a_refresh_that_fails_costs_nothing() {
+    let (store, _dir) = with_ann().await;
+    let first = store.sign_in("ann", "", LIVES, 0).await.expect("signed in");
+    let Pool::Sqlite(pool) = &store.pool else { panic!("it is SQLite") };
+    let fail = "CREATE TRIGGER fail BEFORE INSERT ON auth_refresh_token BEGIN SELECT RAISE(ABORT, 'no'); END";
+    sqlx::query(fail).execute(pool).await.expect("made");
+    store.refresh(&first.refresh_token, LIVES, 1).await.expect_err("it fails half-way");
+    sqlx::query("DROP TRIGGER fail").execute(pool).await.expect("dropped");
+    renewed(store.refresh(&first.refresh_token, LIVES, 2).await.expect("it answers"));
+}
+
+#[tokio::test]
+async fn what_is_over_is_forgotten_whosever_it_was() {
+    let (store, _dir) = with_ann().await;
+    let old = store.sign_in("ann", "", LIVES, 0).await.expect("signed in");
+    renewed(store.refresh(&old.refresh_token, LIVES, 1).await.expect("it answers"));
+    let day_ms = 24 * 3_600_000;
+    assert_eq!(store.sweep(day_ms).await.expect("swept"), 0, "they may still matter");
+    assert_eq!(store.sweep(day_ms + 11_000).await.expect("swept"), 2);
+    assert!(store.session_of(&old.refresh_token).await.expect("it answers").is_none());
+}

@@ -10,6 +10,8 @@ use super::{ENTRIES_MAX, Store, StoreError, digest, failed, hex, on_pool};
 const USER_NAME_BYTES_MAX: usize = 128;
 /// Longer passwords are refused: hashing them would cost without making them better.
 const PASSWORD_BYTES_MAX: usize = 1024;
+/// How long a session that is over is remembered: its last access token must not outlive its revocation.
+const SESSION_OVER_MS: i64 = 24 * 3_600_000;
 /// Sessions that a user may have; the oldest ends when one more begins.
 const SESSIONS_PER_USER_MAX: i64 = 100;
 
@@ -236,20 +238,28 @@ impl Store {
     /// Takes a refresh token and gives a new one.
     pub(crate) async fn refresh(&self, token: &str, lives: Lives, now_ms: i64) -> Result<Refreshed, StoreError> {
         let action = failed("refresh a session");
-        let hash = digest(token);
-        let known: Option<(String, String, bool)> = on_pool!(self, pool =>
-            sqlx::query_as("SELECT s.session_id, s.user_name, \
+        let (hash, refresh_token) = (digest(token), new_secret());
+        // In one transaction: whoever loses the answer to a failure has not lost the session too.
+        let (known, n_used) = on_pool!(self, pool => {
+            let mut tx = pool.begin().await.map_err(&action)?;
+            // First, since of two that bring the same token at once only one gets through here.
+            let used = sqlx::query(
+                "UPDATE auth_refresh_token SET used_at_ms = $2 WHERE token_hash = $1 AND used_at_ms IS NULL")
+                .bind(&hash).bind(now_ms).execute(&mut *tx).await.map_err(&action)?;
+            let known: Option<(String, String, bool)> = sqlx::query_as("SELECT s.session_id, s.user_name, \
                 s.revoked_at_ms IS NULL AND s.ends_at_ms > $2 AND t.expires_at_ms > $2 AND NOT u.is_disabled \
                 FROM auth_refresh_token t JOIN auth_session s ON s.session_id = t.session_id \
                 JOIN auth_user u ON u.user_name = s.user_name WHERE t.token_hash = $1")
-                .bind(&hash).bind(now_ms).fetch_optional(pool).await)
-        .map_err(&action)?;
+                .bind(&hash).bind(now_ms).fetch_optional(&mut *tx).await.map_err(&action)?;
+            if let (Some((session_id, _, true)), 1) = (&known, used.rows_affected()) {
+                sqlx::query(INSERT_REFRESH_TOKEN)
+                    .bind(digest(&refresh_token)).bind(session_id).bind(now_ms + lives.refresh_ms)
+                    .execute(&mut *tx).await.map_err(&action)?;
+            }
+            tx.commit().await.map_err(&action)?;
+            (known, used.rows_affected())
+        });
         let Some((session_id, user, is_good)) = known else { return Ok(Refreshed::Refused) };
-        // Of two that bring the same token at once, one gets through.
-        let n_used = on_pool!(self, pool =>
-            sqlx::query("UPDATE auth_refresh_token SET used_at_ms = $2 WHERE token_hash = $1 AND used_at_ms IS NULL")
-                .bind(&hash).bind(now_ms).execute(pool).await.map(|done| done.rows_affected()))
-        .map_err(&action)?;
         if n_used == 0 {
             self.end_session(&session_id, now_ms).await?;
             return Ok(Refreshed::Replayed { user });
@@ -257,12 +267,24 @@ impl Store {
         if !is_good {
             return Ok(Refreshed::Refused);
         }
-        let refresh_token = new_secret();
-        on_pool!(self, pool => sqlx::query(INSERT_REFRESH_TOKEN)
-            .bind(digest(&refresh_token)).bind(&session_id).bind(now_ms + lives.refresh_ms)
-            .execute(pool).await.map(drop))
-        .map_err(&action)?;
         Ok(Refreshed::Renewed(SignedIn { user, session_id, refresh_token }))
+    }
+
+    /// Forgets sessions that have been over for a while, whoever's they were, and refresh tokens that are too old to be
+    /// good or to be noticed when they come again. Returns how many tokens.
+    pub(crate) async fn sweep(&self, now_ms: i64) -> Result<u64, StoreError> {
+        let action = failed("forget sessions that are over");
+        let over_ms = now_ms - SESSION_OVER_MS;
+        on_pool!(self, pool => {
+            let mut tx = pool.begin().await.map_err(&action)?;
+            let swept = sqlx::query("DELETE FROM auth_refresh_token WHERE expires_at_ms < $1 OR session_id IN \
+                (SELECT session_id FROM auth_session WHERE ends_at_ms < $1)")
+                .bind(over_ms).execute(&mut *tx).await.map_err(&action)?;
+            sqlx::query("DELETE FROM auth_session WHERE ends_at_ms < $1")
+                .bind(over_ms).execute(&mut *tx).await.map_err(&action)?;
+            tx.commit().await.map_err(&action)?;
+            Ok(swept.rows_affected())
+        })
     }
 
     /// The session that a refresh token belongs to, and its user.
