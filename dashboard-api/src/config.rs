@@ -160,6 +160,30 @@ pub struct LimitsConfig {
     /// Largest snapshot of one channel, in bytes. Subscribing to a larger view gets error 106; it can be read
     /// page by page over REST.
     pub snapshot_bytes: usize,
+    /// Commands of one connection in a second, by kind; further ones get error 111, and the client tries again.
+    pub commands_per_second: CommandLimits,
+}
+
+/// Commands of one connection in a second, by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommandLimits {
+    /// Subscriptions, and tokens that are renewed.
+    pub subscribe: u32,
+    /// Messages published.
+    pub publish: u32,
+    /// Questions for the history.
+    pub history: u32,
+    /// Questions for who is there.
+    pub presence: u32,
+    /// Remote procedures called.
+    pub rpc: u32,
+}
+
+impl Default for CommandLimits {
+    fn default() -> Self {
+        Self { subscribe: 500, publish: 500, history: 200, presence: 200, rpc: 200 }
+    }
 }
 
 impl Default for LimitsConfig {
@@ -172,6 +196,7 @@ impl Default for LimitsConfig {
             history_size: 300,
             history_bytes: 1 << 20,
             snapshot_bytes: 16 << 20,
+            commands_per_second: CommandLimits::default(),
         }
     }
 }
@@ -253,6 +278,11 @@ impl ApiConfig {
         check(self.limits.channels_per_client > 0, "api.limits.channels_per_client must be at least 1");
         check(self.limits.message_bytes >= 1024, "api.limits.message_bytes must be at least 1024");
         check(self.limits.client_queue_bytes >= 4096, "api.limits.client_queue_bytes must be at least 4096");
+        let CommandLimits { subscribe, publish, history, presence, rpc } = self.limits.commands_per_second;
+        check(
+            [subscribe, publish, history, presence, rpc].iter().all(|n| *n > 0),
+            "api.limits.commands_per_second must be at least 1 for every kind",
+        );
         check(self.limits.snapshot_bytes >= 4096, "api.limits.snapshot_bytes must be at least 4096");
         check(
             self.limits.history_bytes <= self.limits.client_queue_bytes,
@@ -309,6 +339,27 @@ mod tests {
         config.auth.jwt_secret = Some("0123456789abcdef0123456789abcdef".to_owned());
         assert_eq!(config.validate(), Vec::<String>::new());
         assert!(!format!("{config:?}").contains("0123456789"), "secrets stay out of logs");
+    }
+
+    #[test]
+    fn secrets_that_can_be_guessed_are_refused() {
+        let check = |previous: &str| {
+            let mut config = ApiConfig::default();
+            config.auth.jwt_secret = Some("0123456789abcdef0123456789abcdef".to_owned());
+            config.auth.jwt_secret_previous = Some(previous.to_owned());
+            config.auth.jwt_secret_previous_until = chrono::DateTime::from_timestamp(4_000_000_000, 0);
+            config.validate()
+        };
+        assert_eq!(check("0123456789abcdef0123456789abcdee"), Vec::<String>::new());
+        for bad in ["", "a short one"] {
+            assert!(check(bad).concat().contains("api.auth.jwt_secret_previous"), "{bad}");
+        }
+        for bad in ["", "a short key"] {
+            let mut config = ApiConfig::default();
+            config.auth.jwt_secret = Some("0123456789abcdef0123456789abcdef".to_owned());
+            config.live.server_api_keys = vec!["a key that is long enough".to_owned(), bad.to_owned()];
+            assert!(config.validate().concat().contains("api.live.server_api_keys"), "{bad}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod functions;
 #[doc(hidden)]
 pub mod fuzz;
 mod hub;
+mod limits;
 mod live;
 mod outbox;
 mod problem;
@@ -56,8 +57,8 @@ use crate::protocol::Disconnect;
 
 pub use crate::auth::store::{ApiKeyInfo, NewApiKey, Store, StoreError, UserInfo};
 pub use crate::config::{
-    Allowed, ApiConfig, AuthConfig, AuthMode, HeartbeatConfig, HttpIngestConfig, KeyConfig, LimitsConfig, LiveConfig,
-    NamespaceConfig, Permission, RedisConfig, RoleConfig, ServerConfig, SqlConfig, TlsConfig,
+    Allowed, ApiConfig, AuthConfig, AuthMode, CommandLimits, HeartbeatConfig, HttpIngestConfig, KeyConfig,
+    LimitsConfig, LiveConfig, NamespaceConfig, Permission, RedisConfig, RoleConfig, ServerConfig, SqlConfig, TlsConfig,
 };
 pub use crate::error::Error;
 pub use crate::state::AppState;

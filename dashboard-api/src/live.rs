@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Shortest key of the server API: shorter ones can be guessed.
+const KEY_BYTES_MIN: usize = 16;
+
 /// Settings of live channels.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -13,7 +16,8 @@ pub struct LiveConfig {
     /// General channels, where clients and servers publish, by the part of their name before the first `:`. The
     /// namespace `""` holds channels without one. What is not configured does not exist.
     pub namespaces: BTreeMap<String, NamespaceConfig>,
-    /// Keys of the server API (`POST /api/publish` and so on, header `X-API-Key`). Without one the API is off.
+    /// Keys of the server API (`POST /api/publish` and so on, header `X-API-Key`), each of at least 16 bytes. Tokens and
+    /// API keys whose roles have the permission `server_api` open it too.
     pub server_api_keys: Vec<String>,
     /// How often subscribers of a view with one row (a figure) are told of changes, at most, a second; of what came in
     /// between they get the newest. 0 tells every change.
@@ -73,8 +77,8 @@ impl LiveConfig {
                 wrong.push(format!("api.live.namespaces.{name}.history_ttl_seconds must be at least 1"));
             }
         }
-        if self.server_api_keys.iter().any(String::is_empty) {
-            wrong.push("api.live.server_api_keys: a key must not be empty".to_owned());
+        if self.server_api_keys.iter().any(|key| key.len() < KEY_BYTES_MIN) {
+            wrong.push(format!("api.live.server_api_keys: a key must have at least {KEY_BYTES_MIN} bytes"));
         }
         if !self.redis.sentinels.is_empty() && self.redis.sentinel_master.is_empty() {
             wrong.push("api.live.redis.sentinel_master is missing: sentinels are asked for it".to_owned());
@@ -195,7 +199,7 @@ mod tests {
     fn mistakes_are_named() {
         let config: LiveConfig = serde_json::from_value(serde_json::json!({
             "namespaces": {"a:b": {}, "view": {}, "chat": {"recovery": true}, "log": {"history_size": 1, "history_ttl_seconds": 0}},
-            "server_api_keys": [""],
+            "server_api_keys": ["", "a short key"],
             "redis": {"sentinels": ["redis://a"]},
         }))
         .expect("of the form");

@@ -100,13 +100,12 @@ pub(crate) async fn call(State(state): State<AppState>, Path(method): Path<Strin
 
 /// The method's name for metrics.
 fn known(method: &str) -> &'static str {
-    const METHODS: [&str; 13] = [
+    const METHODS: [&str; 12] = [
         "publish",
         "broadcast",
         "subscribe",
         "unsubscribe",
         "disconnect",
-        "refresh",
         "presence",
         "presence_stats",
         "history",

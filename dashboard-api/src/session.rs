@@ -1,6 +1,7 @@
 //! One client's session: commands in, replies and subscriptions out. It knows the protocol's rules and timers and
 //! nothing of sockets; a transport feeds it frames, asks when it next wants to be woken, and empties its outbox.
 
+mod rates;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -29,10 +30,9 @@ use crate::protocol::message::{
     Publication, PublishRequest, RefreshRequest, RefreshResult, Reply, RpcRequest, RpcResult,
 };
 use crate::protocol::{Disconnect, Encoding, ErrorCode, frame};
+use rates::Rates;
 use subscribe::Subscription;
 
-/// Longest channel name.
-const CHANNEL_BYTES_MAX: usize = 255;
 /// How long after its token's end a client may still bring a new one.
 const EXPIRY_GRACE: Duration = Duration::from_secs(25);
 /// Largest `ttl` told to a client; longer lives are refreshed in between.
@@ -72,6 +72,7 @@ pub(crate) struct Session {
     opened_at: Instant,
     phase: Phase,
     subscriptions: HashMap<String, Subscription>,
+    rates: Rates,
     /// How others see this client, as far as the connection goes.
     info: Arc<ClientInfo>,
     /// When the connection is given up if it has not connected, and later when the client's answer to a ping is due.
@@ -108,6 +109,7 @@ impl Session {
             opened_at: Instant::now(),
             phase: Phase::New,
             subscriptions: HashMap::new(),
+            rates: Rates::default(),
             info: Arc::default(),
             patience_ends: Some(Instant::now() + patience),
             next_ping: None,
@@ -265,6 +267,10 @@ impl Session {
 
     fn on_connected_command(&mut self, command: Command) -> Result<(), Disconnect> {
         let id = command.id;
+        if !self.rates.admit(&command, &self.context.limits.commands_per_second, Instant::now()) {
+            self.reply(&frame::error_reply(id, ErrorCode::TOO_MANY_REQUESTS));
+            return Ok(());
+        }
         if let Some(request) = &command.subscribe {
             return self.on_subscribe(id, request);
         } else if let Some(request) = &command.unsubscribe {
@@ -344,14 +350,10 @@ impl Session {
             return Err(ErrorCode::BAD_REQUEST);
         }
         let allowed = self.context.hub.topics().namespace(&request.channel)?.publish;
-        let channel = Resource::Channel(&request.channel);
-        // A role may allow what the namespace does not, and a role that may not even read may not write.
-        match self.role_allows(Action::Publish, channel) {
+        // A role may allow what the namespace does not.
+        match self.role_allows(Action::Publish, Resource::Channel(&request.channel)) {
             true => Ok(()),
-            false if self.subscriptions.contains_key(&request.channel) || self.role_allows(Action::Read, channel) => {
-                self.is_allowed(allowed, &request.channel)
-            }
-            false => Err(ErrorCode::PERMISSION_DENIED),
+            false => self.is_allowed(allowed, &request.channel),
         }
     }
 
@@ -359,7 +361,8 @@ impl Session {
         let is_allowed = match allowed {
             Allowed::Nobody => false,
             Allowed::Subscriber => self.subscriptions.contains_key(channel),
-            Allowed::Client => true,
+            // Who is in is in, by a token for example; whoever is not needs what coming in would need.
+            Allowed::Client => self.subscriptions.contains_key(channel) || self.may_approach(channel),
         };
         if is_allowed { Ok(()) } else { Err(ErrorCode::PERMISSION_DENIED) }
     }
@@ -439,12 +442,18 @@ impl Session {
         Ok(())
     }
 
-    /// Credentials may have been revoked.
-    fn check_again(&self) {
-        if let Phase::Connected(principal) = &self.phase
-            && self.context.auth.still_valid(principal).is_err()
-        {
-            self.outbox().close(Disconnect::INVALID_TOKEN);
+    /// Credentials may have been revoked, or given other roles.
+    fn check_again(&mut self) {
+        let Phase::Connected(principal) = &self.phase else { return };
+        match self.context.auth.as_of_now(principal) {
+            Err(_) => self.outbox().close(Disconnect::INVALID_TOKEN),
+            Ok(None) => {}
+            Ok(Some(changed)) => {
+                self.phase = Phase::Connected(changed);
+                if let Err(disconnect) = self.keep_what_is_allowed() {
+                    self.outbox().close(disconnect);
+                }
+            }
         }
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::keys::SECRET_BYTES_SAFE;
+
 /// Shortest password that can be asked for.
 const PASSWORD_LENGTH_FLOOR: usize = 8;
 
@@ -31,7 +33,7 @@ pub struct AuthConfig {
     pub mode: AuthMode,
     /// Shared secret of HS256, HS384 and HS512 tokens, at least 32 bytes to be safe.
     pub jwt_secret: Option<String>,
-    /// The secret before `jwt_secret`, so that tokens signed with it stay good for a while.
+    /// The secret before `jwt_secret`, so that tokens signed with it stay good for a while; at least 32 bytes.
     pub jwt_secret_previous: Option<String>,
     /// When `jwt_secret_previous` ends to be good, as in `2026-01-31T00:00:00Z`. Needed with it.
     pub jwt_secret_previous_until: Option<DateTime<Utc>>,
@@ -161,6 +163,10 @@ impl AuthConfig {
             "api.auth.jwt_secret is missing: mode `token` needs a secret, jwt_keys or a jwks_url that tokens are checked with, or local users",
         );
         check(self.jwt_secret.as_deref() != Some(""), "api.auth.jwt_secret is empty: leave it out or give a secret");
+        check(
+            self.jwt_secret_previous.as_ref().is_none_or(|secret| secret.len() >= SECRET_BYTES_SAFE),
+            "api.auth.jwt_secret_previous has less than 32 bytes: a secret that can be guessed must not live on",
+        );
         check(
             self.jwt_secret_previous.is_some() == self.jwt_secret_previous_until.is_some(),
             "api.auth.jwt_secret_previous and jwt_secret_previous_until go together",

@@ -25,6 +25,13 @@ use crate::protocol::{Encoding, ErrorCode, Line, Unsubscribe, frame};
 const TOPICS_MAX: usize = 100_000;
 /// Clients that a topic's presence names; further ones are left out and counted.
 const PRESENCE_MAX: usize = 20_000;
+/// Longest name of a channel.
+pub(crate) const CHANNEL_BYTES_MAX: usize = 255;
+/// How long the position of a topic with recovery is kept after the last of it has gone. A client that comes back later
+/// starts anew.
+const POSITION_TTL_MS: i64 = 24 * 3_600_000;
+/// With so many topics no position is kept of one that nobody uses, so that names made up by clients take no place.
+const TOPICS_COMFORTABLE: usize = TOPICS_MAX / 2;
 /// Bytes of history of one topic.
 const HISTORY_BYTES_MAX: usize = 4 << 20;
 
@@ -60,6 +67,8 @@ struct Topic {
     last: Option<Bytes>,
     subscribers: HashMap<SessionId, TopicSubscriber>,
     presence: BTreeMap<String, Present>,
+    /// Since when nothing but its position is left, in milliseconds since 1970.
+    idle_since_ms: Option<i64>,
 }
 
 struct TopicSubscriber {
@@ -86,8 +95,11 @@ impl Topics {
     /// What holds for a channel.
     ///
     /// # Errors
-    /// [`ErrorCode::UNKNOWN_CHANNEL`] if its namespace is not configured.
+    /// [`ErrorCode::UNKNOWN_CHANNEL`] if its namespace is not configured, [`ErrorCode::BAD_REQUEST`] if its name is too long.
     pub(crate) fn namespace(&self, channel: &str) -> Result<&Arc<NamespaceConfig>, ErrorCode> {
+        if channel.len() > CHANNEL_BYTES_MAX {
+            return Err(ErrorCode::BAD_REQUEST);
+        }
         let bare = channel.strip_prefix('$').unwrap_or(channel);
         let name = bare.split_once(':').map_or("", |(name, _)| name);
         self.namespaces.get(name).ok_or(ErrorCode::UNKNOWN_CHANNEL)
@@ -106,6 +118,7 @@ impl Topics {
         let shared_top = self.shared().as_ref().map(|shared| shared.top);
         let topic = self.topic_or_new(&request.channel)?;
         let mut topic = lock(&topic);
+        topic.idle_since_ms = None;
         if let Some(top) = shared_top {
             topic.stream.advance(top);
         }
@@ -152,6 +165,7 @@ impl Topics {
             },
         };
         let mut topic = lock(&topic);
+        topic.idle_since_ms = None;
         counter!("api_publications_total").increment(1);
         if keep {
             publication.offset = at.unwrap_or(topic.stream.top() + 1);
@@ -293,16 +307,20 @@ impl Topics {
     /// Drops what is too old, and topics of which nothing is left.
     pub(crate) fn tidy(&self, now_ms: i64) {
         let mut lost_to = 0;
+        let is_shared = self.shared().is_some();
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        let is_comfortable = topics.len() <= TOPICS_COMFORTABLE;
         topics.retain(|_, topic| {
             let is_in_use = Arc::strong_count(topic) > 1;
             let mut topic = lock(topic);
             let ttl_ms = i64::from(topic.namespace.history_ttl_seconds) * 1000;
             topic.stream.drop_before(now_ms - ttl_ms);
             let is_empty = topic.subscribers.is_empty() && topic.presence.is_empty() && topic.stream.is_empty();
+            topic.idle_since_ms = is_empty.then(|| topic.idle_since_ms.unwrap_or(now_ms));
             // Where clients may come back with a position, forgetting the stream would cost them a fresh start.
-            let keeps_position = topic.namespace.recovery && topic.stream.top() > 0;
-            let stays = is_in_use || !is_empty || (keeps_position && self.shared().is_none());
+            let is_recent = topic.idle_since_ms.is_some_and(|since_ms| now_ms - since_ms < POSITION_TTL_MS);
+            let has_position = topic.namespace.recovery && topic.stream.top() > 0 && !is_shared;
+            let stays = is_in_use || !is_empty || (has_position && is_recent && is_comfortable);
             if !stays {
                 lost_to = lost_to.max(topic.stream.top());
             }
@@ -352,6 +370,7 @@ impl Topics {
             last: None,
             subscribers: HashMap::new(),
             presence: BTreeMap::new(),
+            idle_since_ms: None,
         };
         let topic = Arc::new(Mutex::new(topic));
         topics.insert(name, Arc::clone(&topic));
@@ -467,3 +486,6 @@ impl Topic {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

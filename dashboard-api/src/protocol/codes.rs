@@ -31,6 +31,8 @@ impl ErrorCode {
     pub(crate) const BAD_REQUEST: Self = Self::lasting(107, "bad request");
     pub(crate) const NOT_AVAILABLE: Self = Self::lasting(108, "not available");
     pub(crate) const TOKEN_EXPIRED: Self = Self::lasting(109, "token expired");
+    /// Of one kind of command; the client tries again by itself.
+    pub(crate) const TOO_MANY_REQUESTS: Self = Self::temporary(111, "too many requests");
     pub(crate) const UNRECOVERABLE_POSITION: Self = Self::lasting(112, "unrecoverable position");
 }
 

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{CHANNEL_BYTES_MAX, EXPIRY_GRACE, Phase, Session};
+use super::{EXPIRY_GRACE, Phase, Session};
 use crate::auth::{Access, Action, AuthError, Resource};
 use crate::cluster::message::SubscribeOrder;
 use crate::hub::channel::{Subscribable, Subscribed, Subscriber, unsubscribe_push};
 use crate::hub::is_built_in;
 use crate::hub::lens::LensSpec;
+use crate::hub::topics::CHANNEL_BYTES_MAX;
 use crate::outbox::Budget;
 use crate::protocol::message::{
     ClientInfo, ConnectRequest, Push, Reply, SubRefreshRequest, SubRefreshResult, SubscribePush, SubscribeRequest,
@@ -33,6 +34,8 @@ pub(super) struct Subscription {
     is_present: bool,
     /// Whether the server made it, and the client cannot renew it by itself.
     is_by_server: bool,
+    /// Whether a subscription token allows it, whatever the client's roles say.
+    is_by_token: bool,
     expires: Option<Instant>,
 }
 
@@ -42,6 +45,7 @@ struct Grant {
     chan_info: Bytes,
     expire_at_s: Option<i64>,
     is_by_server: bool,
+    is_by_token: bool,
 }
 
 /// Why a subscription token is not accepted.
@@ -109,7 +113,7 @@ impl Session {
     /// Registers a subscription that is allowed.
     fn begin(&mut self, request: &SubscribeRequest, grant: Grant) -> Result<Subscribed, ErrorCode> {
         let channel = &request.channel;
-        let info = Arc::new(ClientInfo { chan_info: grant.chan_info, ..(*self.info).clone() });
+        let info = Arc::new(ClientInfo { chan_info: grant.chan_info.clone(), ..(*self.info).clone() });
         let subscriber = Subscriber {
             session: self.handle.id,
             encoding: self.encoding,
@@ -136,7 +140,8 @@ impl Session {
         if is_present {
             self.context.cluster.join(channel, &info);
         }
-        let subscription = Subscription { built_in, lens, info, is_present, is_by_server: grant.is_by_server, expires };
+        let Grant { is_by_server, is_by_token, .. } = grant;
+        let subscription = Subscription { built_in, lens, info, is_present, is_by_server, is_by_token, expires };
         self.subscriptions.insert(channel.clone(), subscription);
         self.schedule_expiry();
         Ok(subscribed)
@@ -166,16 +171,22 @@ impl Session {
         if !token.is_empty() {
             return self.grant_by_token(channel, token);
         }
-        if channel.starts_with('$') {
-            return Err(ErrorCode::PERMISSION_DENIED.into());
-        }
-        if let Some((_, users)) = channel.split_once('#') {
-            let is_named = !self.info.user.is_empty() && users.split(',').any(|user| user == self.info.user);
-            return if is_named { Ok(Grant::default()) } else { Err(ErrorCode::PERMISSION_DENIED.into()) };
-        }
-        match namespace.subscribe && self.role_allows(Action::Read, Resource::Channel(channel)) {
+        // A channel of named users is theirs, whatever holds for the others of its namespace.
+        match self.may_approach(channel) && (namespace.subscribe || channel.contains('#')) {
             true => Ok(Grant::default()),
             false => Err(ErrorCode::PERMISSION_DENIED.into()),
+        }
+    }
+
+    /// Whether the name of a topic lets this client near it without a token: not if it is private, or of other users, or
+    /// of no role of the client.
+    pub(super) fn may_approach(&self, channel: &str) -> bool {
+        if channel.starts_with('$') {
+            return false;
+        }
+        match channel.split_once('#') {
+            Some((_, users)) => !self.info.user.is_empty() && users.split(',').any(|user| user == self.info.user),
+            None => self.role_allows(Action::Read, Resource::Channel(channel)),
         }
     }
 
@@ -202,6 +213,7 @@ impl Session {
             chan_info: claims.get("info").map_or_else(Bytes::new, |info| Bytes::from(info.to_string())),
             expire_at_s: expire_at_s(&claims),
             is_by_server: false,
+            is_by_token: true,
         })
     }
 
@@ -256,6 +268,7 @@ impl Session {
             chan_info: order.info.clone(),
             expire_at_s: Some(order.expire_at_s).filter(|at_s| *at_s > 0),
             is_by_server: true,
+            is_by_token: false,
         };
         let slot = self.outbox().reserve();
         let push = match self.begin(&request, grant) {
@@ -306,6 +319,13 @@ impl Session {
 
     /// After the client's rights have changed.
     pub(super) fn keep_what_is_allowed(&mut self) -> Result<(), Disconnect> {
+        let by_role =
+            self.subscriptions.iter().filter(|(_, s)| s.built_in.is_none() && !s.is_by_server && !s.is_by_token);
+        let lost: Vec<String> =
+            by_role.map(|(channel, _)| channel).filter(|channel| self.grant(channel, "").is_err()).cloned().collect();
+        for channel in lost {
+            self.unsubscribe_by_server(&channel);
+        }
         let built_in = self.subscriptions.iter().filter(|(_, subscription)| subscription.built_in.is_some());
         for (channel, subscription) in built_in {
             match self.built_in(channel) {

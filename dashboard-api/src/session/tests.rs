@@ -343,6 +343,125 @@ fn a_token_that_ends_ends_the_connection() {
     assert!(is_on_time && out.ends_with("close 3005 connection expired\n"), "{out}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn commands_of_a_kind_are_limited_in_a_second() {
+    let mut config = open_config();
+    config.live.namespaces.insert(String::new(), crate::config::NamespaceConfig::default());
+    let limits = &mut config.limits.commands_per_second;
+    (limits.subscribe, limits.publish, limits.history, limits.presence, limits.rpc) = (2, 2, 2, 2, 2);
+    let (_hub, mut session) = fed(&config);
+    session.on_frame(CONNECT.as_bytes());
+    output(&session);
+    let commands = [
+        json!({"subscribe": {"channel": "x"}}),
+        json!({"publish": {"channel": "x", "data": 1}}),
+        json!({"history": {"channel": "x"}}),
+        json!({"presence": {"channel": "x"}}),
+        json!({"rpc": {"method": "x"}}),
+    ];
+    let mut refused = |n: usize| {
+        let mut all = Vec::new();
+        for command in &commands {
+            for id in 1..=n {
+                let mut command = command.clone();
+                command["id"] = json!(id);
+                session.on_frame(command.to_string().as_bytes());
+            }
+            all.push(output(&session).matches(r#""code":111"#).count());
+        }
+        all
+    };
+    assert_eq!(refused(3), [1, 1, 1, 1, 1]);
+    assert_eq!(refused(1), [1, 1, 1, 1, 1]);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(refused(2), [0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn private_channels_and_those_of_others_take_no_questions_and_no_messages() {
+    let mut config = open_config();
+    let open = crate::config::NamespaceConfig {
+        publish: crate::config::Allowed::Client,
+        query: crate::config::Allowed::Client,
+        presence: true,
+        history_size: 10,
+        ..crate::config::NamespaceConfig::default()
+    };
+    config.live.namespaces.insert("room".to_owned(), open);
+    config.roles = serde_json::from_value(json!({"guest": {"channels": ["room:hall", "room:*#*"]}})).expect("roles");
+    let (_hub, mut session) = fed(&config);
+    let token = token(&json!({"sub": "ann", "roles": ["guest"]}));
+    session.on_frame(json!({"id": 1, "connect": {"token": token}}).to_string().as_bytes());
+    output(&session);
+    let mut codes = |channel: &str| {
+        for command in ["presence", "presence_stats", "history", "publish"] {
+            let command = json!({"id": 1, command: {"channel": channel, "data": {}}});
+            session.on_frame(command.to_string().as_bytes());
+        }
+        let out = output(&session);
+        out.lines().map(|line| line.contains(r#""code":103"#)).collect::<Vec<_>>()
+    };
+    assert_eq!(codes("room:hall"), [false; 4]);
+    assert_eq!(codes("room:1#bob,ann"), [false; 4]);
+    for channel in ["$room:hall", "room:1#bob", "room:cellar"] {
+        assert_eq!(codes(channel), [true; 4], "{channel}");
+    }
+}
+
+#[test]
+fn general_channels_are_checked_again_after_a_refresh() {
+    let mut config = open_config();
+    config.live.namespaces.insert("room".to_owned(), crate::config::NamespaceConfig::default());
+    config.roles = serde_json::from_value(json!({"guest": {"channels": ["room:hall"]}})).expect("roles");
+    let (hub, mut session) = fed(&config);
+    let of = |roles: &[&str]| token(&json!({"sub": "ann", "roles": roles}));
+    session.on_frame(json!({"id": 1, "connect": {"token": of(&["viewer"])}}).to_string().as_bytes());
+    let by_token = token(&json!({"sub": "ann", "channel": "room:attic"}));
+    for (channel, token) in [("room:hall", ""), ("room:cellar", ""), ("room:attic", by_token.as_str())] {
+        let subscribe = json!({"id": 2, "subscribe": {"channel": channel, "token": token}});
+        session.on_frame(subscribe.to_string().as_bytes());
+    }
+    output(&session);
+    session.on_frame(json!({"id": 3, "refresh": {"token": of(&["guest"])}}).to_string().as_bytes());
+    expect![[r#"
+        {"push":{"channel":"room:cellar","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}}
+        {"id":3,"refresh":{"client":"…","version":"0.1.0"}}
+    "#]]
+    .assert_eq(&output(&session));
+    let still: Vec<String> = hub.topics().channels().into_iter().map(|(name, _)| name).collect();
+    assert!(still.len() == 2 && !still.contains(&"room:cellar".to_owned()), "{still:?}");
+}
+
+#[test]
+fn filters_of_clients_do_not_take_the_places_of_rules_and_leave_no_snapshot() {
+    let mut config = open_config();
+    config.roles =
+        serde_json::from_value(json!({"own": {"views": ["v"], "rows": {"v": "id = claims.id"}}})).expect("roles");
+    let (hub, context) = context(&config);
+    let mut tail = tail(&hub);
+    feed(&mut tail, catalog(&view_info("v")));
+    feed(&mut tail, batch(&topics::view("v"), vec![(r#"{"id":1}"#.to_owned(), Some(r#"{"id":1}"#.to_owned()), None)]));
+    hub.set_loaded();
+    let subscribe = |token: &str, data: serde_json::Value| {
+        let mut session = session(&context);
+        session.on_frame(json!({"id": 1, "connect": {"token": token}}).to_string().as_bytes());
+        session.on_frame(json!({"id": 2, "subscribe": {"channel": "view:v", "data": data}}).to_string().as_bytes());
+        let out = output(&session);
+        (session, out.contains(r#""code":106"#))
+    };
+    let of_clients: Vec<_> = (0..256).map(|n| subscribe("", json!({"filter": format!("id > {n}")}))).collect();
+    assert!(of_clients.iter().all(|(_, is_refused)| !is_refused));
+    let (_, is_refused) = subscribe("", json!({"filter": "id > 1000"}));
+    assert!(is_refused, "one filter too many");
+    let own = token(&json!({"sub": "ann", "roles": ["own"], "id": 1}));
+    let (by_rule, is_refused) = subscribe(&own, json!(null));
+    assert!(!is_refused, "rules have places of their own");
+    assert_eq!(hub.view("v").expect("it is there").n_snapshots(), 257);
+    drop((of_clients, by_rule));
+    assert_eq!(hub.view("v").expect("it is there").n_snapshots(), 0);
+    assert!(!subscribe("", json!({"filter": "id > 1000"})).1, "places that nobody uses are given on");
+}
+
 /// Calls the session whenever it wants, until it closes.
 fn run_out(mut session: Session) -> String {
     let started = Instant::now();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dashboard_api::{Allowed, ApiConfig, AuthMode, NamespaceConfig};
+use dashboard_api::{Allowed, ApiConfig, AuthMode, NamespaceConfig, Store};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -47,9 +47,14 @@ pub(crate) struct Raw {
 impl Raw {
     /// Connects, as a user if a name is given.
     pub(crate) async fn connect(server: &Server, user: &str) -> Self {
+        let token = if user.is_empty() { String::new() } else { token(&json!({"sub": user})) };
+        Self::connect_as(server, &token).await
+    }
+
+    /// Connects with a token.
+    pub(crate) async fn connect_as(server: &Server, token: &str) -> Self {
         let (socket, _) = connect_async(format!("ws://{}/connection/websocket", server.address)).await.unwrap();
         let mut raw = Self { socket, lines: std::collections::VecDeque::new(), next_id: 1 };
-        let token = if user.is_empty() { String::new() } else { token(&json!({"sub": user})) };
         let reply = raw.call("connect", json!({"token": token})).await;
         assert!(reply["connect"]["client"].is_string(), "{reply}");
         raw
@@ -287,4 +292,37 @@ async fn a_figure_tells_its_newest_value_at_a_bounded_rate() {
     }
     let allowed = started.elapsed().as_millis() / 250 + 2;
     assert!(n_updates <= allowed, "{n_updates} updates in {:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_roles_reach_live_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", dir.path().join("andon.db").display());
+    let store = Store::open(&url).await.unwrap();
+    let roles = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let none = serde_json::Map::new();
+    store.add_user("ann", "correct horse", &roles(&["rooms", "clerk"]), &none, 0).await.unwrap();
+    let mut config = rooms();
+    config.database_url = Some(url);
+    config.roles = serde_json::from_value(json!({
+        "rooms": {"channels": ["room:*"]}, "hall": {"channels": ["room:hall"]}, "clerk": {"views": ["stock"]},
+    }))
+    .unwrap();
+    let (server, _feeder, _dir) = start(config).await;
+    let login = json!({"user": "ann", "password": "correct horse"});
+    let pair = server.post("/api/v1/auth/login", KEY, &login).await.1;
+    let mut ann = Raw::connect_as(&server, pair["access_token"].as_str().unwrap()).await;
+    for channel in ["room:hall", "room:cellar", "view:stock"] {
+        ann.subscribe(channel).await;
+    }
+    let changed = std::time::Instant::now();
+    store.set_roles("ann", &roles(&["hall", "clerk"]), &none, chrono::Utc::now().timestamp_millis()).await.unwrap();
+    let ended = ann.find(|line| line["push"]["unsubscribe"].is_object()).await;
+    assert_eq!(ended["push"]["channel"], "room:cellar");
+    assert!(changed.elapsed() < std::time::Duration::from_secs(5), "{:?}", changed.elapsed());
+    assert_eq!(ann.call("subscribe", json!({"channel": "room:cellar"})).await["error"]["code"], 103);
+    store.set_roles("ann", &roles(&["hall"]), &none, chrono::Utc::now().timestamp_millis()).await.unwrap();
+    assert_eq!(ann.close_code().await, 3507, "a view that it may no longer read");
+    store.close().await;
+    server.stop().await;
 }
