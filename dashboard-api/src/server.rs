@@ -29,6 +29,7 @@ use tower::ServiceExt;
 
 use crate::config::{ApiConfig, ServerConfig};
 use crate::error::Error;
+use crate::limits::network_of;
 
 pub(crate) use tls::Certificate;
 
@@ -258,7 +259,7 @@ impl AsyncWrite for Counted {
     }
 }
 
-/// How many connections each address has.
+/// How many connections each address has; those of one IPv6 network count together.
 struct Counts {
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
     limit: usize,
@@ -268,7 +269,7 @@ struct Counts {
 /// One of the connections that an address may have; dropping it gives it back.
 struct Place {
     by_address: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    address: IpAddr,
+    network: IpAddr,
 }
 
 impl Counts {
@@ -278,15 +279,15 @@ impl Counts {
     }
 
     fn take(&self, address: IpAddr) -> Option<Place> {
-        let address = address.to_canonical();
+        let (address, network) = (address.to_canonical(), network_of(address));
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let n_open = by_address.entry(address).or_default();
+        let n_open = by_address.entry(network).or_default();
         if *n_open >= self.limit && !self.exempt.contains(&address) {
             return None;
         }
         *n_open += 1;
         gauge!("api_http_connections_open").increment(1.0);
-        Some(Place { by_address: Arc::clone(&self.by_address), address })
+        Some(Place { by_address: Arc::clone(&self.by_address), network })
     }
 }
 
@@ -294,10 +295,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         gauge!("api_http_connections_open").decrement(1.0);
         let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(n_open) = by_address.get_mut(&self.address) {
+        if let Some(n_open) = by_address.get_mut(&self.network) {
             *n_open -= 1;
             if *n_open == 0 {
-                by_address.remove(&self.address);
+                by_address.remove(&self.network);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use model::{Clock, Log};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -15,11 +16,17 @@ use crate::cluster::registry::Registry;
 use crate::config::ApiConfig;
 use crate::error::Error;
 use crate::hub::Hub;
+use crate::problem::Problem;
 use crate::protocol::Disconnect;
 use crate::rest::auth::SignInLimits;
 use crate::rest::guard::Gate;
 use crate::session::SessionContext;
 use crate::sql::SqlEngine;
+
+/// Answers that copy the rows of a view at a time: each takes memory and a core by the size of the view.
+const READS_MAX: usize = 16;
+/// How long a request waits for its turn to read; then it gets 429.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all requests share. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +42,8 @@ struct Shared {
     gate: Gate,
     sign_ins: SignInLimits,
     sql: SqlEngine,
+    /// Places for reads that copy the rows of a view.
+    reads: Arc<Semaphore>,
     permits: Arc<Semaphore>,
     connections: TaskTracker,
     is_draining: AtomicBool,
@@ -115,6 +124,7 @@ impl AppState {
             gate,
             sign_ins,
             sql,
+            reads: Arc::new(Semaphore::new(READS_MAX)),
             permits,
             connections,
             is_draining,
@@ -162,6 +172,15 @@ impl AppState {
 
     pub(crate) fn sql(&self) -> &SqlEngine {
         &self.0.sql
+    }
+
+    /// The right to copy the rows of a view for one answer; whoever comes while there is no place waits a little.
+    ///
+    /// # Errors
+    /// If no place became free.
+    pub(crate) async fn read_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let permit = tokio::time::timeout(READ_PATIENCE, Arc::clone(&self.0.reads).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| Problem::too_many("too many views are being read"))
     }
 
     pub(crate) fn sessions(&self) -> &Arc<SessionContext> {

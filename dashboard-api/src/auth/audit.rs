@@ -3,11 +3,9 @@
 //! Requests never wait for it: entries go through a bounded queue to one writer. Where an address causes many
 //! entries, further ones are only counted, so that nobody can push out what matters.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use model::Clock;
 use tokio::sync::mpsc;
@@ -15,15 +13,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::store::{AuditRow, Store};
+use crate::limits::{Rates, network_of};
 
 /// Entries that may wait for the database; beyond it they go to the process's log alone, and are counted.
 const QUEUE_MAX: usize = 8_192;
 /// Entries in one transaction.
 const BATCH_MAX: usize = 256;
 /// Refusals per minute and address that are written one by one.
-const REFUSALS_PER_MINUTE: NonZeroU32 = NonZeroU32::new(120).expect("not zero");
-/// Addresses that are told apart; beyond it those that were quiet for a minute are forgotten.
-const ADDRESSES_MAX: usize = 50_000;
+const REFUSALS_PER_MINUTE: u32 = 120;
 /// How often the bounds on age and number are applied.
 const TRIM_INTERVAL: Duration = Duration::from_secs(600);
 /// How long the writer waits after the database failed.
@@ -84,7 +81,7 @@ pub(crate) struct AuditContext<'a> {
 pub(crate) struct AuditLog {
     clock: Arc<dyn Clock>,
     queue: Option<mpsc::Sender<AuditRow>>,
-    refusals: DefaultKeyedRateLimiter<String>,
+    refusals: Rates,
 }
 
 /// Takes entries from the queue to the database.
@@ -99,7 +96,7 @@ pub(crate) struct AuditWriter {
 impl AuditLog {
     /// A log that only the process's own log has.
     pub(crate) fn without_store(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, queue: None, refusals: RateLimiter::keyed(Quota::per_minute(REFUSALS_PER_MINUTE)) }
+        Self { clock, queue: None, refusals: Rates::per_minute(REFUSALS_PER_MINUTE) }
     }
 
     /// A log in the database; the writer is to be run.
@@ -144,10 +141,8 @@ impl AuditLog {
     }
 
     fn is_too_much(&self, address: &str) -> bool {
-        if self.refusals.len() > ADDRESSES_MAX {
-            self.refusals.retain_recent();
-        }
-        self.refusals.check_key(&address.to_owned()).is_err()
+        let network = address.parse().map_or_else(|_| address.to_owned(), |address| network_of(address).to_string());
+        self.refusals.is_too_fast(&network)
     }
 }
 

@@ -23,6 +23,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use model::view::EngineStatus;
 
 use crate::config::LimitsConfig;
@@ -55,6 +57,8 @@ pub(crate) struct Hub {
     tile_interval: Duration,
     alerts: Arc<Channel<Alerts>>,
     status: Arc<Channel<Status>>,
+    /// The engine's last report of its dataflow graph, as JSON.
+    graph: ArcSwapOption<Bytes>,
     /// Whether everything that was in the log at the start has been read.
     is_loaded: AtomicBool,
 }
@@ -69,6 +73,7 @@ impl Hub {
             tile_interval: live.tile_interval(),
             alerts: Arc::new(Channel::new(ALERTS_CHANNEL, Alerts::default(), limits, Duration::ZERO)),
             status: Arc::new(Channel::new(STATUS_CHANNEL, Status::default(), limits, Duration::ZERO)),
+            graph: ArcSwapOption::empty(),
             is_loaded: AtomicBool::new(false),
         }
     }
@@ -133,6 +138,15 @@ impl Hub {
 
     pub(crate) fn status(&self) -> &Channel<Status> {
         &self.status
+    }
+
+    /// The engine's last report of its dataflow graph, as JSON; `None` if it has made none.
+    pub(crate) fn graph(&self) -> Option<Bytes> {
+        self.graph.load().as_deref().cloned()
+    }
+
+    fn set_graph(&self, json: Bytes) {
+        self.graph.store(Some(Arc::new(json)));
     }
 
     /// The channel of a view whether or not the catalog names it yet; `None` beyond [`VIEWS_MAX`].

@@ -28,6 +28,8 @@ const POLL: PollLimit = PollLimit { max_records: 8_192, max_bytes: 8 << 20, wait
 const IDLE_POLLS_AT_END: usize = 50;
 /// How long one such poll waits.
 const LOADING_WAIT: Duration = Duration::from_millis(100);
+/// Largest report of the dataflow graph; a larger one is left out.
+const GRAPH_BYTES_MAX: usize = 16 << 20;
 /// Records that are applied before other tasks get their turn.
 const RECORDS_PER_TURN: usize = 256;
 
@@ -53,6 +55,7 @@ async fn follow(hub: Arc<Hub>, log: Arc<dyn Log>, clock: Arc<dyn Clock>) -> Resu
         TopicSelector::Name(topics::CATALOG.to_owned()),
         TopicSelector::Name(topics::ALERTS.to_owned()),
         TopicSelector::Name(topics::STATUS.to_owned()),
+        TopicSelector::Name(topics::GRAPH.to_owned()),
         TopicSelector::Pattern(VIEW_PATTERN.to_owned()),
     ];
     let mut reader = log.read(selectors, &start).await?;
@@ -88,7 +91,7 @@ async fn span_to_load(log: &dyn Log) -> Result<(Offsets, Offsets), LogError> {
     let mut target = Offsets::default();
     for topic in log.topics().await? {
         let is_ours = topic.starts_with(topics::VIEW_PREFIX)
-            || [topics::CATALOG, topics::ALERTS, topics::STATUS].contains(&topic.as_str());
+            || [topics::CATALOG, topics::ALERTS, topics::STATUS, topics::GRAPH].contains(&topic.as_str());
         if !is_ours {
             continue;
         }
@@ -97,7 +100,7 @@ async fn span_to_load(log: &dyn Log) -> Result<(Offsets, Offsets), LogError> {
                 target.set(&topic, offsets.partition, offsets.end);
             }
             // Of the engine's reports only the last one matters.
-            if topic == topics::STATUS {
+            if [topics::STATUS, topics::GRAPH].contains(&topic.as_str()) {
                 start.set(&topic, offsets.partition, offsets.earliest.max(offsets.end - 1));
             }
         }
@@ -130,6 +133,7 @@ impl Tail {
                 topics::CATALOG => self.apply_catalog(record),
                 topics::ALERTS => self.apply_alert(record, publish),
                 topics::STATUS => self.apply_status(record, publish),
+                topics::GRAPH => self.apply_graph(record),
                 _ => self.apply_row(topic, record, publish),
             };
             if let Err(reason) = applied {
@@ -190,6 +194,16 @@ impl Tail {
             publish,
         );
         applied
+    }
+
+    fn apply_graph(&self, record: &Record) -> Result<(), String> {
+        let Some(value) = &record.value else { return Ok(()) };
+        if value.len() > GRAPH_BYTES_MAX {
+            return Err(format!("it has more than {GRAPH_BYTES_MAX} bytes"));
+        }
+        serde_json::from_slice::<&RawValue>(value).map_err(|error| error.to_string())?;
+        self.hub.set_graph(Bytes::copy_from_slice(value));
+        Ok(())
     }
 
     /// An engine that died within an epoch leaves it without an end; its successor goes on with a later one. Should the

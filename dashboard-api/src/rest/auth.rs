@@ -4,14 +4,11 @@
 //! A page asks for the refresh token as a cookie that no script can read and that no other site's request carries
 //! (`HttpOnly`, `SameSite=Strict`); beside the cookie it sends the header `x-andon-csrf`, which a form cannot.
 
-use std::num::NonZeroU32;
-
 use axum::Json;
 use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -20,6 +17,7 @@ use crate::auth::audit::{AuditContext, AuditEvent};
 use crate::auth::local::LocalAccounts;
 use crate::auth::store::{Refreshed, SignedIn, StoreError};
 use crate::config::ApiConfig;
+use crate::limits::{Rates, network_of};
 use crate::problem::Problem;
 use crate::rest::guard::{Caller, ClientAddress};
 use crate::state::AppState;
@@ -32,29 +30,24 @@ const COOKIE_PATH: &str = "/api/v1/auth";
 const CSRF_HEADER: &str = "x-andon-csrf";
 /// Passwords that are checked at a time: each check takes 19 MiB and some 30 ms of a core.
 const CHECKS_MAX: usize = 4;
-/// Names and addresses whose attempts are counted; beyond it those that were quiet are forgotten.
-const ATTEMPTS_KEYS_MAX: usize = 100_000;
 
 /// Counts sign-ins.
 pub(crate) struct SignInLimits {
-    attempts: DefaultKeyedRateLimiter<String>,
+    attempts: Rates,
     checks: Semaphore,
 }
 
 impl SignInLimits {
     pub(crate) fn new(config: &ApiConfig) -> Self {
-        let per_minute = NonZeroU32::new(config.auth.sign_ins_per_minute).unwrap_or(NonZeroU32::MIN);
-        Self { attempts: RateLimiter::keyed(Quota::per_minute(per_minute)), checks: Semaphore::new(CHECKS_MAX) }
+        Self { attempts: Rates::per_minute(config.auth.sign_ins_per_minute), checks: Semaphore::new(CHECKS_MAX) }
     }
 
     fn admit(&self, address: &str, user: &str) -> Result<(), Problem> {
-        if self.attempts.len() > ATTEMPTS_KEYS_MAX {
-            self.attempts.retain_recent();
-        }
         // Both are counted, so that neither one guesser nor many get far.
-        let by_address = self.attempts.check_key(&format!("address {address}"));
-        let by_user = self.attempts.check_key(&format!("user {user}"));
-        if by_address.is_err() || by_user.is_err() {
+        let network = address.parse().map_or_else(|_| address.to_owned(), |address| network_of(address).to_string());
+        let by_address = self.attempts.is_too_fast(&format!("address {network}"));
+        let by_user = self.attempts.is_too_fast(&format!("user {user}"));
+        if by_address || by_user {
             counter!("api_sign_ins_total", "outcome" => "throttled").increment(1);
             return Err(Problem::too_many("too many sign-ins were tried"));
         }

@@ -4,7 +4,6 @@
 //! In this order: the host name, the rate, the origin, the caller, and what the route needs of the caller.
 
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,11 +11,10 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use metrics::counter;
 use tokio::time::Instant;
 
@@ -24,17 +22,15 @@ use crate::auth::audit::{AuditContext, AuditEvent};
 use crate::auth::{Access, Action, Permission, Principal, Resource, RowRule};
 use crate::config::{ApiConfig, AuthMode};
 use crate::hub::ALERTS_CHANNEL;
+use crate::limits::{Rates, network_of};
 use crate::problem::Problem;
 use crate::rest::bearer;
+use crate::rest::origin::{Origin, host, is_change, preflight};
 use crate::server::Peer;
 use crate::state::AppState;
 
 /// An address may make so many seconds' worth of requests at once.
 const BURST_SECONDS: u32 = 10;
-/// Addresses whose rate is known; beyond it those that were quiet are forgotten.
-const ADDRESSES_MAX: usize = 100_000;
-/// How long browsers remember the answer to a preflight request, in seconds.
-const PREFLIGHT_SECONDS: &str = "600";
 
 /// What a route needs of its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +78,7 @@ pub(crate) const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/api-keys", Need::Token(Permission::Admin)),
     ("POST", "/api/v1/api-keys", Need::Token(Permission::Admin)),
     ("DELETE", "/api/v1/api-keys/{id}", Need::Token(Permission::Admin)),
+    ("GET", "/api/v1/graph", Need::Token(Permission::Admin)),
     ("GET", "/api/v1/live", Need::Token(Permission::Admin)),
     ("DELETE", "/api/v1/live/{client}", Need::Token(Permission::Admin)),
     ("GET", "/connection/websocket", Need::Protocol),
@@ -142,21 +139,16 @@ impl Caller {
 
 /// What the guard remembers between requests.
 pub(crate) struct Gate {
-    rates: DefaultKeyedRateLimiter<IpAddr>,
+    rates: Rates,
 }
 
 impl Gate {
     pub(crate) fn new(config: &ApiConfig) -> Self {
-        let per_second = NonZeroU32::new(config.server.requests_per_second).unwrap_or(NonZeroU32::MIN);
-        let burst = per_second.saturating_mul(NonZeroU32::new(BURST_SECONDS).unwrap_or(NonZeroU32::MIN));
-        Self { rates: RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst)) }
+        Self { rates: Rates::per_second(config.server.requests_per_second, BURST_SECONDS) }
     }
 
     fn is_too_fast(&self, address: IpAddr) -> bool {
-        if self.rates.len() > ADDRESSES_MAX {
-            self.rates.retain_recent();
-        }
-        self.rates.check_key(&address).is_err()
+        self.rates.is_too_fast(&network_of(address).to_string())
     }
 }
 
@@ -165,14 +157,15 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
     let address = client_address(&request, &state.config().trusted_proxies);
     let text: Arc<str> = address.map_or(String::new(), |address| address.to_string()).into();
     request.extensions_mut().insert(ClientAddress(Arc::clone(&text)));
-    let origin = request.headers().get(header::ORIGIN).cloned();
-    let verdict = admit(&state, &mut request, address, &text);
+    let origin = Origin::of(&request, &state.config().allowed_origins);
+    let is_transport = is_transport(&request);
+    let verdict = admit(&state, &mut request, origin.as_ref(), address, &text);
     let mut response = match verdict {
         Err(problem) => {
             counter!("api_requests_refused_total", "status" => problem.status().to_string()).increment(1);
             problem.into_response()
         }
-        Ok(Verdict::Preflight) => preflight(),
+        Ok(Verdict::Preflight) => preflight(is_transport),
         Ok(Verdict::Pass) => {
             let patience = Duration::from_secs(state.config().server.body_seconds.into());
             let (request, is_late) = with_deadline(request, patience);
@@ -189,11 +182,8 @@ pub(crate) async fn guard(State(state): State<AppState>, mut request: Request, n
             }
         }
     };
-    if let Some(origin) = origin.filter(|origin| is_listed(origin, &state.config().allowed_origins)) {
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, retry-after"));
-        headers.append(header::VARY, HeaderValue::from_static("origin"));
+    if let Some(origin) = origin {
+        origin.allow(is_transport, response.headers_mut());
     }
     response
 }
@@ -206,6 +196,7 @@ enum Verdict {
 fn admit(
     state: &AppState,
     request: &mut Request,
+    origin: Option<&Origin>,
     address: Option<IpAddr>,
     text: &Arc<str>,
 ) -> Result<Verdict, Problem> {
@@ -213,15 +204,15 @@ fn admit(
     if address.is_some_and(|address| state.gate().is_too_fast(address)) {
         return Err(Problem::too_many("this address sends too many requests"));
     }
-    let origin_is_listed =
-        request.headers().get(header::ORIGIN).is_some_and(|o| is_listed(o, &state.config().allowed_origins));
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    // Transports of live data answer for themselves: they take credentials too.
-    let is_transport = ROUTES.iter().any(|(method, known, _)| *method == "*" && path.as_deref() == Some(*known));
-    if request.method() == Method::OPTIONS && origin_is_listed && !is_transport {
+    // Live connections are no change by their method, and are for chosen pages nevertheless.
+    let is_transport = is_transport(request);
+    if let Some(origin) = origin.filter(|_| is_transport || is_change(request.method())) {
+        origin.check()?;
+    }
+    if request.method() == Method::OPTIONS && (is_transport || origin.is_some_and(Origin::is_listed)) {
         return Ok(Verdict::Preflight);
     }
-    check_origin(request, origin_is_listed)?;
+    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     // Without a route it is the page, which anybody may load.
     let Some(path) = path else { return Ok(Verdict::Pass) };
     let need = need_of(request.method(), &path)?;
@@ -229,6 +220,12 @@ fn admit(
         request.extensions_mut().insert(Caller { principal, address: Arc::clone(text) });
     }
     Ok(Verdict::Pass)
+}
+
+/// Whether it is for one of the transports of live data.
+fn is_transport(request: &Request) -> bool {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    path.is_some_and(|path| path.starts_with("/connection/") || path == "/emulation")
 }
 
 /// What a route needs, by the table.
@@ -310,14 +307,8 @@ fn client_address(request: &Request, trusted: &[IpAddr]) -> Option<IpAddr> {
 
 /// A page that made its own name point here must not get in with a browser behind the firewall.
 fn check_host(config: &ApiConfig, request: &Request) -> Result<(), Problem> {
-    let host = match request.headers().get(header::HOST) {
-        Some(host) => host.to_str().unwrap_or("?"),
-        // HTTP/2 has it in the address; a program that sends none is no browser.
-        None => match request.uri().authority() {
-            Some(authority) => authority.as_str(),
-            None => return Ok(()),
-        },
-    };
+    // A program that sends none is no browser.
+    let Some(host) = host(request) else { return Ok(()) };
     if host_is_allowed(config, host) {
         return Ok(());
     }
@@ -337,38 +328,6 @@ fn host_is_allowed(config: &ApiConfig, host: &str) -> bool {
     let is_address = name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost");
     let is_listed = config.allowed_hosts.iter().any(|known| known.eq_ignore_ascii_case(name));
     is_address || is_listed || (config.allowed_hosts.is_empty() && config.auth.mode == AuthMode::Token)
-}
-
-/// A change that another page asks a browser for is refused, unless the operator trusts the page.
-fn check_origin(request: &Request, is_listed: bool) -> Result<(), Problem> {
-    let headers = request.headers();
-    let is_change = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    let Some(origin) = headers.get(header::ORIGIN).filter(|_| is_change && !is_listed) else { return Ok(()) };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    let own = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    if own.is_some() && own == host {
-        return Ok(());
-    }
-    Err(Problem::new(
-        StatusCode::FORBIDDEN,
-        "origin",
-        "a page of this origin may not do that",
-        "ask the operator to add the origin to api.allowed_origins",
-    ))
-}
-
-fn is_listed(origin: &HeaderValue, allowed: &[String]) -> bool {
-    allowed.iter().any(|known| known == "*" || known.as_bytes() == origin.as_bytes())
-}
-
-fn preflight() -> Response {
-    let headers = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, if-none-match, x-api-key"),
-        (header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
 }
 
 /// Gives the body of a request so long to arrive.

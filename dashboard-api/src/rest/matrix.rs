@@ -152,6 +152,7 @@ async fn every_route_for_every_caller_in_mode_token() {
         GET /api/v1/api-keys                         401      401      403      403      403      403      403      -        403
         POST /api/v1/api-keys                        401      401      403      403      403      403      403      -        403
         DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403
+        GET /api/v1/graph                            401      401      403      403      403      403      403      -        403
         GET /api/v1/live                             401      401      403      403      403      403      403      -        403
         DELETE /api/v1/live/{client}                 401      401      403      403      403      403      403      -        403"#]];
     expected.assert_eq(&matrix(AuthMode::Token).await);
@@ -184,6 +185,7 @@ async fn every_route_for_every_caller_in_mode_anonymous() {
         GET /api/v1/api-keys                         401      401      403      403      403      403      403      -        403
         POST /api/v1/api-keys                        401      401      403      403      403      403      403      -        403
         DELETE /api/v1/api-keys/{id}                 401      401      403      403      403      403      403      -        403
+        GET /api/v1/graph                            401      401      403      403      403      403      403      -        403
         GET /api/v1/live                             401      401      403      403      403      403      403      -        403
         DELETE /api/v1/live/{client}                 401      401      403      403      403      403      403      -        403"#]];
     expected.assert_eq(&matrix(AuthMode::Anonymous).await);
@@ -199,4 +201,24 @@ async fn a_route_that_the_table_does_not_name_is_refused() {
     let response =
         hidden.oneshot(Request::get("/hidden").body(Body::empty()).expect("a request")).await.expect("an answer");
     assert_eq!(response.status(), 403);
+}
+
+#[tokio::test]
+async fn reads_of_whole_views_take_turns() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let state = state(AuthMode::Anonymous, dir.path()).await;
+    let status = async || {
+        let request = Request::get("/api/v1/views/a").body(Body::empty()).expect("a request");
+        app(state.clone()).oneshot(request).await.expect("an answer").status()
+    };
+    let mut held = Vec::new();
+    tokio::time::pause();
+    while let Ok(permit) = state.read_permit().await {
+        held.push(permit);
+    }
+    assert!(!held.is_empty());
+    assert_eq!(status().await, 429);
+    held.pop();
+    assert_eq!(status().await, 200);
+    assert_eq!(status().await, 200, "the place is given back");
 }

@@ -4,6 +4,7 @@ mod admin;
 mod alerts;
 mod arrow_stream;
 pub(crate) mod auth;
+mod graph;
 pub(crate) mod guard;
 mod health;
 mod ingest;
@@ -11,6 +12,7 @@ mod live;
 #[cfg(test)]
 mod matrix;
 mod openapi;
+mod origin;
 mod session;
 mod sql;
 mod views;
@@ -58,6 +60,7 @@ pub(crate) fn router(state: AppState) -> Router {
         .route("/api/v1/views/{name}/series", get(views::series))
         .route("/api/v1/views/{name}/changes", get(views::changes))
         .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/graph", get(graph::show))
         .route("/api/v1/live", get(live::show))
         .route("/api/v1/live/{client}", delete(live::disconnect))
         .route("/api/v1/sql", post(sql::run).layer(sql_limit))

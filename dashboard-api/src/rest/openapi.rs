@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 
-use crate::rest::{admin, alerts, auth, health, ingest, session, sql, views};
+use crate::rest::{admin, alerts, auth, graph, health, ingest, session, sql, views};
 
 /// The description of all routes.
 #[derive(OpenApi)]
@@ -23,7 +23,7 @@ use crate::rest::{admin, alerts, auth, health, ingest, session, sql, views};
         auth::login, auth::refresh, auth::logout, auth::logout_everywhere, auth::password,
         views::list, views::show, views::series, views::changes, alerts::list, sql::run, ingest::append,
         admin::audit, admin::revoke_user, admin::api_keys, admin::add_api_key, admin::revoke_api_key,
-        json, page,
+        graph::show, json, page,
     ),
     modifiers(&Security),
     security(("token" = []), ())

@@ -18,8 +18,10 @@ use model::ViewInfo;
 use model::view::ViewColumn;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use crate::auth::hex;
 use crate::auth::rows::{RowFilter, RowFilterError};
 use crate::auth::{Access, Action, Resource, RowRule};
 use crate::hub::channel::Channel;
@@ -113,10 +115,13 @@ struct Snapshot {
     has_more: bool,
     epoch: u64,
     as_of_ms: i64,
+    /// Held until the answer is written.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A view that the caller may read.
 struct Readable {
+    state: AppState,
     channel: Arc<Channel<View>>,
     rule: Option<Arc<RowRule>>,
 }
@@ -128,7 +133,7 @@ impl Readable {
         let channel = state.hub().view(name).ok_or_else(|| {
             Problem::not_found(format!("there is no view `{name}`"), "see /api/v1/views for the views there are")
         })?;
-        Ok(Self { channel, rule })
+        Ok(Self { state: state.clone(), channel, rule })
     }
 
     /// Names the view's state as the caller sees it.
@@ -143,13 +148,14 @@ impl Readable {
 
     /// The rows after a key that the caller may see, at most `limit`.
     async fn snapshot(&self, after: Option<RowKey>, limit: usize) -> Result<Snapshot, Problem> {
+        let permit = self.state.read_permit().await?;
         let dropped = || Problem::not_found("the view has just been dropped", "see /api/v1/views");
         let Some(rule) = self.rule.clone() else {
             return self.channel.read(|view, _, _| {
                 let rows = view.rows_after(after.as_ref()).take(limit.saturating_add(1));
                 let rows = rows.map(|(key, row)| (key.clone(), row.clone())).collect();
                 let info = view.info.clone().ok_or_else(dropped)?;
-                Ok(Snapshot::cut(info, rows, view.n_rows(), limit, (view.epoch, view.as_of_ms)))
+                Ok(Snapshot::cut(info, rows, view.n_rows(), limit, (view.epoch, view.as_of_ms), permit))
             });
         };
         let (info, rows, place) = self.channel.read(|view, _, _| {
@@ -168,7 +174,7 @@ impl Readable {
         if let Some(after) = &after {
             rows.retain(|(key, _)| key > after);
         }
-        Ok(Snapshot::cut(info, rows, total_rows, limit, place))
+        Ok(Snapshot::cut(info, rows, total_rows, limit, place, permit))
     }
 }
 
@@ -179,10 +185,11 @@ impl Snapshot {
         total_rows: usize,
         limit: usize,
         (epoch, as_of_ms): (u64, i64),
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
-        Self { info, rows, total_rows, has_more, epoch, as_of_ms }
+        Self { info, rows, total_rows, has_more, epoch, as_of_ms, _permit: permit }
     }
 
     fn to_json(&self, position: Option<&str>) -> Result<Vec<u8>, Problem> {
@@ -252,7 +259,7 @@ pub(crate) async fn show(
         return Ok((StatusCode::NOT_MODIFIED, cache_headers(&tag)).into_response());
     }
     let (body, media_type) = if wants_arrow {
-        let Snapshot { info, rows, .. } = view.snapshot(after, parameters.limit.unwrap_or(usize::MAX)).await?;
+        let Snapshot { info, rows, _permit, .. } = view.snapshot(after, parameters.limit.unwrap_or(usize::MAX)).await?;
         let rows: Vec<Bytes> = rows.into_iter().map(|(_, row)| row).collect();
         let encoding = tokio::task::spawn_blocking(move || arrow_stream::encode(&info, &rows));
         let body = encoding.await.map_err(|error| Problem::internal(&error))?;
@@ -392,7 +399,7 @@ fn cache_headers(tag: &str) -> HeaderMap {
 }
 
 fn cursor(key: &RowKey) -> String {
-    key.json().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(key.json())
 }
 
 fn cursor_key(cursor: &str) -> Result<RowKey, Problem> {

@@ -12,7 +12,6 @@ use crate::cluster::EmulationError;
 use crate::cluster::message::Emulation;
 use crate::protocol::message::EmulationRequest;
 use crate::state::AppState;
-use crate::transport::origin;
 
 /// What surrounds the commands in a request.
 const ENVELOPE_BYTES_MAX: usize = 1 << 10;
@@ -28,12 +27,6 @@ struct JsonRequest {
 /// Passes commands on.
 pub(crate) async fn pass(State(state): State<AppState>, request: Request) -> Response {
     let headers = request.headers().clone();
-    if !origin::is_allowed(&headers, &state.config().allowed_origins) {
-        return origin::refusal();
-    }
-    if let Some(preflight) = origin::preflight(request.method(), &headers) {
-        return preflight;
-    }
     if request.method() != Method::POST {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -47,15 +40,13 @@ pub(crate) async fn pass(State(state): State<AppState>, request: Request) -> Res
     if emulation.data.len() > state.config().limits.message_bytes {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     }
-    let status = match state.sessions().cluster.emulate(emulation) {
+    match state.sessions().cluster.emulate(emulation) {
         Ok(()) => StatusCode::NO_CONTENT,
         Err(EmulationError::UnknownNode) => StatusCode::NOT_FOUND,
         // As other servers answer; clients connect again.
         Err(EmulationError::UnknownSession) => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    let mut response = status.into_response();
-    origin::allow(&headers, &mut response);
-    response
+    }
+    .into_response()
 }
 
 pub(crate) fn parse(body: &Bytes, is_binary: bool) -> Option<Emulation> {

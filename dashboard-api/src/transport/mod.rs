@@ -1,12 +1,12 @@
 //! How messages travel between a client and its session.
 //!
 //! - [`websocket`]: both ways over one socket, with the frames of [`frame`];
-//! - [`stream`]: server-sent events and HTTP streaming one way, [`emulation`] requests the other way;
-//! - [`origin`]: which pages may connect.
+//! - [`stream`]: server-sent events and HTTP streaming one way, [`emulation`] requests the other way.
+//!
+//! Which pages may connect has been decided before a request gets here.
 
 pub(crate) mod emulation;
 pub(crate) mod frame;
-pub(crate) mod origin;
 pub(crate) mod stream;
 pub(crate) mod websocket;
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use metrics::counter;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -21,17 +22,20 @@ use crate::protocol::message::{DisconnectPush, Push, Reply};
 use crate::protocol::{Disconnect, Encoding, Line, frame};
 use crate::session::Session;
 use crate::state::AppState;
-use crate::transport::{Counted, count_disconnect, origin};
+use crate::transport::{Counted, count_disconnect};
 
 /// Writes that may be on their way to one client.
 const CHUNKS_MAX: usize = 1;
 /// The parameter with the first commands of an event stream.
-const CONNECT_PARAMETER: &str = "cf_connect=";
+#[derive(Deserialize)]
+struct ConnectParameter {
+    cf_connect: String,
+}
 
 /// Opens an event stream.
 pub(crate) async fn sse(State(state): State<AppState>, request: Request) -> Response {
     let connect = match request.method() {
-        &Method::GET => request.uri().query().and_then(connect_parameter),
+        &Method::GET => connect_parameter(request.uri()),
         _ => None,
     };
     open(state, request, Transport::Sse, connect).await
@@ -42,32 +46,14 @@ pub(crate) async fn http_stream(State(state): State<AppState>, request: Request)
     open(state, request, Transport::HttpStream, None).await
 }
 
-/// The first commands in a query.
-fn connect_parameter(query: &str) -> Option<Bytes> {
-    let encoded = query.split('&').find_map(|pair| pair.strip_prefix(CONNECT_PARAMETER))?;
-    let mut out = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [bytes.next()?, bytes.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    (!out.is_empty()).then(|| Bytes::from(out))
+/// The first commands in an address.
+fn connect_parameter(uri: &Uri) -> Option<Bytes> {
+    let Query(ConnectParameter { cf_connect }) = Query::try_from_uri(uri).ok()?;
+    (!cf_connect.is_empty()).then(|| Bytes::from(cf_connect))
 }
 
 async fn open(state: AppState, request: Request, transport: Transport, connect: Option<Bytes>) -> Response {
     let headers = request.headers().clone();
-    if !origin::is_allowed(&headers, &state.config().allowed_origins) {
-        return origin::refusal();
-    }
-    if let Some(preflight) = origin::preflight(request.method(), &headers) {
-        return preflight;
-    }
     let is_post = request.method() == Method::POST;
     let connect = match connect {
         Some(connect) => connect,
@@ -91,7 +77,7 @@ async fn open(state: AppState, request: Request, transport: Transport, connect: 
         receiver.recv().await.map(|chunk: Bytes| (Ok::<_, std::convert::Infallible>(chunk), receiver))
     });
     let mut response = Body::from_stream(body.fuse()).into_response();
-    set_headers(&headers, framing, &mut response);
+    set_headers(framing, &mut response);
     response
 }
 
@@ -103,8 +89,7 @@ fn no_commands() -> Response {
     .into_response()
 }
 
-fn set_headers(request: &HeaderMap, framing: Framing, response: &mut Response) {
-    origin::allow(request, response);
+fn set_headers(framing: Framing, response: &mut Response) {
     let out = response.headers_mut();
     let kind = match (framing.transport, framing.encoding) {
         (Transport::Sse, _) => "text/event-stream; charset=utf-8",
@@ -218,10 +203,13 @@ mod tests {
 
     #[test]
     fn the_first_commands_are_read_from_the_query() {
-        let check = |query| connect_parameter(query).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let check = |query: &str| {
+            let uri = format!("/connection/sse?{query}").parse().expect("an address");
+            connect_parameter(&uri).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        };
         assert_eq!(check("a=b&cf_connect=%7B%22id%22%3A1%7D+x").as_deref(), Some("{\"id\":1} x"));
-        assert_eq!(check("cf_connect=%7"), None);
-        assert_eq!(check("cf_connect=%zz"), None);
+        // What is no escape stands for itself; it is no command either.
+        assert_eq!(check("cf_connect=%zz").as_deref(), Some("%zz"));
         assert_eq!(check("cf_connect="), None);
         assert_eq!(check(""), None);
     }

@@ -31,7 +31,7 @@ use crate::protocol::{Disconnect, Encoding};
 use crate::session::Session;
 use crate::state::AppState;
 use crate::transport::frame::{self, Decoder, Event};
-use crate::transport::{Counted, count_disconnect, origin};
+use crate::transport::{Counted, count_disconnect};
 
 /// Subprotocol of the JSON form, for clients that name it.
 const JSON_SUBPROTOCOL: &str = "centrifuge-json";
@@ -60,9 +60,6 @@ thread_local! {
 /// Opens a connection.
 pub(crate) async fn connect(State(state): State<AppState>, mut request: Request) -> Response {
     let headers = request.headers();
-    if !origin::is_allowed(headers, &state.config().allowed_origins) {
-        return origin::refusal();
-    }
     let Some(accept) = accept_key(headers) else { return not_a_handshake() };
     let offered = offered_protocols(headers);
     let query = request.uri().query().unwrap_or("");

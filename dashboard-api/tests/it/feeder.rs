@@ -111,6 +111,11 @@ impl Feeder {
         self.append(vec![record(topics::STATUS, "engine".to_owned(), Some(json), None)]).await;
     }
 
+    /// A report of the engine's dataflow graph.
+    pub(crate) async fn graph(&self, graph: &Value) {
+        self.append(vec![record(topics::GRAPH, "engine".to_owned(), Some(graph.to_string()), None)]).await;
+    }
+
     pub(crate) async fn alert(&self, id: &str, state: &str, priority: f64) {
         let data = json!({"alert_id": id, "rule": "late", "state": state, "severity": "high", "title": id,
             "priority": priority, "fired_at": "2025-10-01T05:00:00Z", "resolved_at": null, "key": {}, "row": {}});

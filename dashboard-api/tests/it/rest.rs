@@ -353,3 +353,24 @@ async fn site_metrics(handle: Option<metrics_exporter_prometheus::PrometheusHand
     assert_eq!(answer.status, status);
     String::from_utf8(answer.body.to_vec()).unwrap()
 }
+
+#[tokio::test]
+async fn the_engines_last_graph_is_shown_to_administrators() {
+    let site = Site::with_stock(config()).await;
+    let admin = bearer(json!({"sub": "root", "roles": ["admin"]}));
+    let get = async || site.get_with("/api/v1/graph", &[("authorization", &admin)]).await;
+    get().await.expect_problem(404, "not-found");
+    for epoch in [8, 9] {
+        site.feeder.graph(&json!({"epoch": epoch, "nodes": [{"id": 0, "rows_in": epoch}], "views": []})).await;
+        eventually("the graph is there", async || {
+            let answer = get().await;
+            (answer.status == 200 && answer.json()["epoch"] == epoch).then_some(())
+        })
+        .await;
+    }
+    let answer = get().await;
+    assert_eq!(answer.header("content-type"), "application/json");
+    assert_eq!(answer.json()["nodes"][0]["rows_in"], 9);
+    site.get("/api/v1/graph").await.expect_problem(403, "forbidden");
+    site.get_with("/api/v1/graph", &[]).await.expect_problem(401, "unauthorized");
+}

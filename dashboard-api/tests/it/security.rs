@@ -356,6 +356,18 @@ async fn foreign_pages_and_names_are_refused() {
     assert_eq!(preflight("https://erp.test").await.status, 204);
     let foreign = preflight("https://evil.test").await;
     assert!(!foreign.headers.contains_key("access-control-allow-origin") && foreign.status >= 400);
+    // Live connections too, whatever their method; HTTP/2 names the host in the address alone.
+    let stream = async |address: &str, origin: &str| {
+        let request = Request::get(format!("{address}/connection/sse?cf_connect=%7B%7D")).header("origin", origin);
+        site.send(request.body(Body::empty()).unwrap()).await
+    };
+    assert_eq!(stream("", "https://evil.test").await.status, 403);
+    assert_eq!(stream("https://127.0.0.1:8443", "https://127.0.0.1:8443").await.status, 200);
+    let listed = stream("", "https://erp.test").await;
+    assert_eq!(
+        (listed.status, &listed.headers["access-control-allow-origin"]),
+        (200, &"https://erp.test".parse().unwrap())
+    );
     let from_foreign = [("host", "127.0.0.1"), ("origin", "https://evil.test")];
     assert_eq!(site.post("/api/v1/sql", &from_foreign, &json!({"query": "SELECT 1"})).await.status, 403);
 }
