@@ -6,8 +6,9 @@
 //! is dropped at its next batch.
 //!
 //! [`query`] refuses by the text what planning alone could not survive; [`size`] refuses by the plan what no limit on memory
-//! would see.
+//! would see; [`counted`] has that limit see what windows hold.
 
+mod counted;
 mod query;
 mod size;
 
@@ -246,7 +247,10 @@ async fn plan(
 /// Every operator gives way after some batches. By itself only a scan does, and a join can make of two batches of input
 /// more than a life is long: a query that is dropped would go on.
 fn yielding(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
-    let wrap = |node| Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
+    let wrap = |node| {
+        let node = counted::counted(node)?;
+        Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>))
+    };
     plan.transform_up(wrap).map(|wrapped| wrapped.data)
 }
 

@@ -49,6 +49,10 @@ impl Meter {
         if self.n_steps > STEPS_MAX {
             return Err(QueryError::TooLarge("planning: it has too many steps"));
         }
+        if matches!(plan, LogicalPlan::Unnest(_)) {
+            // One row becomes as many as its list is long, and each holds what else is in it.
+            return Err(QueryError::Query("`unnest` is not offered here".to_owned()));
+        }
         let input = self.input(plan)?;
         // Those of a row's columns that are not just passed on.
         let (mut row, mut made, mut n_columns) = (0_usize, input.made, 1);
