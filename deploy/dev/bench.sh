@@ -9,3 +9,4 @@ echo "machine: $(nproc) cores, $(awk -F ': ' '/model name/ {print $2; exit}' /pr
 cargo bench --locked --profile "$profile" -p ingest --bench decode
 cargo bench --locked --profile "$profile" -p ingest --bench log -- kafka
 cargo bench --locked --profile "$profile" -p andon --bench whole -- kafka "$@"
+cargo bench --locked --profile "$profile" -p andon --bench growth
