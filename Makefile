@@ -36,7 +36,7 @@ test: ## Runs every test there is; the last line says how many passed, failed an
 	@deploy/dev/setup.sh test
 	@TARGET=$(TARGET) deploy/dev/test.sh
 
-soak: ## Random queries under random changes and kills, watching memory, for MINUTES=60.
+soak: ## Kills engine and broker 200 times under load, then random queries under changes and kills, watching memory, for MINUTES=60.
 	@deploy/dev/soak.sh $(or $(MINUTES),60)
 
 bench: ## Measures throughput and latency on the local log and on Kafka; see docs/benchmarks.md.

@@ -3,9 +3,13 @@
 # Each run begins at another seed. It fails if a kept view ever differs from plain SQL, or if memory grows: the
 # process's size in the last quarter of the time may be half as large again as in the second quarter, and no more.
 #
+# Before that, engine and broker are killed ANDON_KILLS (200) times under load; see tests/it/kills.rs.
+#
 # SOAK_FROM=SEED begins at a seed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+
+ANDON_KILLS=${ANDON_KILLS:-200} cargo test --locked -p andon --test it kills -- --nocapture
 
 minutes=${1:-60}
 seconds=$((minutes * 60))

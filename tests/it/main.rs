@@ -6,6 +6,7 @@ mod demo;
 mod disorder;
 mod e2e;
 mod flink;
+mod kills;
 mod rules;
 mod state;
 mod support;
