@@ -89,7 +89,9 @@ fn main() -> Result<(), AnyError> {
         return runtime.block_on(case.part(&part));
     }
     let keys = value("keys").unwrap_or_else(|| "10000,100000,1000000,5000000".to_owned());
-    println!("| query | keys | CPU µs per change | of it the engine's step | memory, MB | bytes per key | restart, s |");
+    println!(
+        "| query | keys | CPU µs per change | of it the engine's step | memory, MB | bytes per key | restart, s |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for query in queries {
         for n_keys in keys.split(',') {

@@ -14,6 +14,8 @@ use crate::process::{Cost, cpu_seconds, peak_mb};
 use crate::{AnyError, Case};
 
 const TIMEOUT: Duration = Duration::from_secs(600);
+/// State is stored as often as Flink's; by default it would be once a second.
+const CHECKPOINT_MS: u64 = 10_000;
 const POLL: PollLimit = PollLimit { max_records: 1_000, max_bytes: 1 << 20, wait: Duration::from_millis(100) };
 
 /// One run.
@@ -86,7 +88,7 @@ impl<'a> AndonRun<'a> {
 
     fn config(&self, dir: &Path) -> Result<std::path::PathBuf, AnyError> {
         let mut text = format!(
-            "[kafka]\nbrokers = {:?}\n[rules]\nenabled = false\n[api.auth]\nmode = \"anonymous\"\n[log]\ndir = {:?}\n",
+            "[kafka]\nbrokers = {:?}\n[state]\ncheckpoint_ms = {CHECKPOINT_MS}\n[rules]\nenabled = false\n[api.auth]\nmode = \"anonymous\"\n[log]\ndir = {:?}\n",
             self.brokers,
             dir.join("log.d").display().to_string()
         );

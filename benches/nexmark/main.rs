@@ -4,7 +4,7 @@
 //! [flink.KEY=VALUE]` or `make flink`. Prints a Markdown table; exits with 1 if any result differs.
 //!
 //! - Andon runs as a process of its own, `andon serve --stage pipelines`, from nothing until its status says that all
-//!   events are read and written; all its CPU time counts, start-up included.
+//!   events are read and written; all its CPU time counts, start-up included. Its state is stored every 10 s too.
 //! - Flink runs what `andon flink --bounded` writes, on a cluster that stays up; the last run counts, when its code is
 //!   compiled. Job manager and task manager count, the SQL gateway does not. State is in RocksDB, checkpoints every 10 s.
 //! - Both results are read back and compared as tables.
