@@ -104,7 +104,7 @@ async fn kills_of_engine_and_broker_show_no_reader_what_never_was() {
             has_written(&log, &mut engine).await;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(LIFE_MS))).await;
-        assert!(engine.is_running(), "it ended by itself: {}", engine.log());
+        engine.check();
         if kill % BROKER_EVERY == 0 {
             let kafka = Arc::clone(&kafka);
             tokio::task::spawn_blocking(move || kafka.kill().and_then(|()| kafka.restart()))
@@ -126,7 +126,7 @@ async fn kills_of_engine_and_broker_show_no_reader_what_never_was() {
     let mut seen = Seen::new(&log).await;
     let waiting = Instant::now();
     while seen.tables != expected {
-        assert!(engine.is_running(), "it ended by itself: {}", engine.log());
+        engine.check();
         if waiting.elapsed() > PATIENCE {
             panic!("{}\n{}", difference(&seen.tables, &expected), engine.log());
         }
@@ -143,7 +143,7 @@ async fn has_written(log: &Arc<dyn Log>, engine: &mut Process) {
     let end = async || log.offsets(&topics::view("total")).await.ok().and_then(|all| Some(all.first()?.end));
     let (before, waiting) = (end().await, Instant::now());
     while end().await <= before {
-        assert!(engine.is_running(), "it ended by itself: {}", engine.log());
+        engine.check();
         assert!(waiting.elapsed() < PATIENCE, "nothing is written: {}", engine.log());
         tokio::time::sleep(APPEND_PAUSE).await;
     }
@@ -170,8 +170,10 @@ impl Process {
         Self { child, log }
     }
 
-    fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("it can be asked").is_none()
+    /// Fails the test if it has ended by itself.
+    fn check(&mut self) {
+        let ended = self.child.try_wait().expect("it can be asked");
+        assert!(ended.is_none(), "it ended by itself: {}", self.log());
     }
 
     fn log(&self) -> String {
@@ -191,13 +193,12 @@ fn write_config(dir: &Path, brokers: &str) -> std::path::PathBuf {
         std::fs::create_dir(dir.join(folder)).expect("a folder");
         std::fs::write(dir.join(folder).join("bank.sql"), text).expect("written");
     }
-    let folder = |name: &str| dir.join(name).display().to_string();
     let text = format!(
         "[kafka]\nbrokers = {brokers:?}\n[state]\nlocation = {:?}\ncheckpoint_ms = 300\n[source]\ndir = {:?}\n\
          [views]\ndir = {:?}\n[rules]\nenabled = false\n",
-        folder("state"),
-        folder("source"),
-        folder("views"),
+        dir.join("state"),
+        dir.join("source"),
+        dir.join("views"),
     );
     let path = dir.join("andon.toml");
     std::fs::write(&path, text).expect("written");
@@ -319,17 +320,17 @@ impl Ledger {
         ledger
     }
 
-    /// A row that a reader saw; its version.
+    /// Checks a row that a reader saw; its key and version.
     fn check(&self, view: &'static str, row: &Value) -> (u64, u64) {
         let number = |name: &str| cents(&row[name]);
+        let count = |name: &str| u64::try_from(number(name)).expect("not negative");
         let key = match view {
-            "accounts" => number("id"),
-            "branches" => number("branch"),
-            "flows" => number("target"),
+            "accounts" => count("id"),
+            "branches" => count("branch"),
+            "flows" => count("target"),
             _ => 0,
         };
-        let version = u64::try_from(number("version")).expect("not negative");
-        let key = u64::try_from(key).expect("not negative");
+        let version = count("version");
         let found = match view {
             "flows" => format!("{} {}", number("amount"), number("amount_max")),
             _ => number("balance").to_string(),
@@ -347,20 +348,24 @@ fn cents(value: &Value) -> i64 {
 
 /// The values of a topic's records, in order.
 async fn all_of(log: &Arc<dyn Log>, topic: &str) -> Vec<Value> {
-    let mut values = Vec::new();
-    let end = log.offsets(topic).await.expect("offsets")[0].end;
-    let mut reader =
-        log.read(vec![TopicSelector::Name(topic.to_owned())], &Offsets::default()).await.expect("a reader");
+    let parse = |r: Record| serde_json::from_slice(&r.value.expect("a value")).expect("JSON");
+    records_of(log, topic).await.into_iter().map(parse).collect()
+}
+
+async fn records_of(log: &Arc<dyn Log>, topic: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    let end = log.offsets(topic).await.expect("offsets").first().map_or(0, |p| p.end);
+    let selector = vec![TopicSelector::Name(topic.to_owned())];
+    let mut reader = log.read(selector, &Offsets::default()).await.expect("a reader");
     let (mut next, waiting) = (0, Instant::now());
     while next < end {
         assert!(waiting.elapsed() < PATIENCE, "{topic} is read to {next} of {end}");
         for batch in reader.poll(POLL).await.expect("records") {
             next = batch.next_offset();
-            let parse = |r: Record| serde_json::from_slice(&r.value.expect("a value")).expect("JSON");
-            values.extend(batch.records.into_iter().map(parse));
+            records.extend(batch.records);
         }
     }
-    values
+    records
 }
 
 type Tables = BTreeMap<&'static str, BTreeMap<Bytes, Bytes>>;
@@ -457,37 +462,22 @@ async fn undisturbed(kafka: &Arc<dyn Log>) -> Tables {
     let stop = CancellationToken::new();
     let run = pipelines::run(engine, Box::new(source), Arc::clone(&log), RunOptions::default(), None, stop.clone());
     let running = tokio::spawn(run);
-    let selector = vec![TopicSelector::Name(topics::STATUS.to_owned())];
-    let mut reader = log.read(selector, &Offsets::default()).await.expect("a reader");
     let waiting = Instant::now();
-    let mut is_done = false;
-    while !is_done {
+    let is_last = |s: &Value| s["phase"] == "live" && s["lag_records"] == 0 && s["records_read"] == n_records;
+    while !all_of(&log, topics::STATUS).await.last().is_some_and(is_last) {
         assert!(waiting.elapsed() < PATIENCE, "it reads all");
-        for record in reader.poll(POLL).await.expect("records").into_iter().flat_map(|b| b.records) {
-            let status: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
-            is_done = status["phase"] == "live" && status["lag_records"] == 0 && status["records_read"] == n_records;
-        }
+        tokio::time::sleep(APPEND_PAUSE).await;
     }
     stop.cancel();
     running.await.expect("no panic").expect("it ends well");
-    drop(reader);
     let mut found = Tables::new();
     for view in VIEWS {
         let mut rows = BTreeMap::new();
-        let topic = topics::view(view);
-        let end = log.offsets(&topic).await.expect("offsets")[0].end;
-        let mut reader = log.read(vec![TopicSelector::Name(topic)], &Offsets::default()).await.expect("a reader");
-        let mut next = 0;
-        while next < end {
-            for batch in reader.poll(POLL).await.expect("records") {
-                next = batch.next_offset();
-                for record in batch.records {
-                    let key = record.key.expect("a key");
-                    match record.value {
-                        Some(value) => drop(rows.insert(key, value)),
-                        None => drop(rows.remove(&key)),
-                    }
-                }
+        for record in records_of(&log, &topics::view(view)).await {
+            let key = record.key.expect("a key");
+            match record.value {
+                Some(value) => drop(rows.insert(key, value)),
+                None => drop(rows.remove(&key)),
             }
         }
         found.insert(view, rows);
