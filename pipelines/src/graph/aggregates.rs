@@ -1,5 +1,6 @@
 //! GROUP BY, GROUPING SETS and DISTINCT.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array, new_null_array};
@@ -137,7 +138,11 @@ impl Graph {
             closings: self.nodes[node].facts.of_columns(&(0..n_group).collect::<Vec<_>>()).closings,
             ..Facts::default()
         };
-        let label = format!("aggregate {} by {}", list(aggregates), list(&keys));
+        let mut label = format!("aggregate {} by {}", list(aggregates), list(&keys));
+        let again: Vec<Expr> = operator.rescanning().into_iter().map(|i| aggregates[i].clone()).collect();
+        if !again.is_empty() {
+            write!(label, " (reads the whole group for {})", list(&again)).expect("a String takes every text");
+        }
         let id = self.operator(vec![node], operator, schema, label);
         self.nodes[id].facts = facts;
         Ok(Ok(id))

@@ -135,3 +135,18 @@ CREATE MATERIALIZED VIEW h AS SELECT * FROM TABLE(HOP(TABLE orders, DESCRIPTOR(c
           help: write TABLE(HOP(TABLE t, DESCRIPTOR(event_time), INTERVAL '5' MINUTE, INTERVAL '1' HOUR)): slide, size
     "#]].assert_eq(&load(text));
 }
+
+#[test]
+fn aggregates_that_read_their_whole_group_say_so() {
+    let text = "CREATE MATERIALIZED VIEW v AS SELECT status, array_agg(id ORDER BY id) AS ids, stddev(weight) AS s,
+                  corr(weight, qty) AS c, bit_or(qty) AS b, approx_distinct(day) AS d FROM orders GROUP BY status;";
+    expect![[r#"
+        v (key: status; incremental)
+        project orders.status, array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST] AS ids, stddev(orders.weight) AS s, corr(orders.weight,orders.qty) AS c, bit_or(orders.qty) AS b, approx_distinct(orders.day) AS d
+          aggregate array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST], stddev(orders.weight), corr(orders.weight, CAST(orders.qty AS Float64)), bit_or(orders.qty), approx_distinct(orders.day) by orders.status (reads the whole group for array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST], approx_distinct(orders.day))
+            columns orders.status, orders.id, orders.weight, CAST(orders.qty AS Float64), orders.qty, orders.day
+              columns id, qty, status, day, weight
+                source orders
+    "#]]
+    .assert_eq(&load(text));
+}

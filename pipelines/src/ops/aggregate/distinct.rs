@@ -38,6 +38,10 @@ impl Distinct {
 }
 
 impl Accumulator for Distinct {
+    fn rescans(&self) -> bool {
+        self.below.rescans()
+    }
+
     fn resize(&mut self, n_groups: usize) {
         self.groups.resize_with(n_groups, ZSet::default);
         self.below.resize(n_groups);

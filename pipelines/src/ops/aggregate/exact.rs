@@ -157,15 +157,29 @@ impl ExactSum {
         if negative { -value } else { value }
     }
 
-    /// The sum as an unevaluated sum of two doubles, good to about 106 bits.
-    pub(super) fn double_double(&self) -> (f64, f64) {
-        let high = self.value();
-        if !high.is_finite() {
-            return (high, 0.0);
+    /// Σ(a − mean a)(b − mean b) over `count` pairs, from Σa, Σb and Σab: (count·Σab − Σa·Σb) / count. The difference is
+    /// exact: it is zero where all values are equal, and nothing is lost where nearly all digits cancel.
+    pub(super) fn co_deviation(count: i64, a: &Self, b: &Self, products: &Self) -> f64 {
+        if [a, b, products].iter().any(|sum| sum.special != [0; 3]) {
+            return f64::NAN;
         }
-        let mut rest = self.clone();
-        rest.add(high, -1);
-        (high, rest.value())
+        let mut difference = Self::new(Terms::Products);
+        for (i, digit) in products.digits.iter().enumerate() {
+            difference.add_multiple(*digit, count, products.base + i, false);
+        }
+        for (i, x) in a.digits.iter().enumerate() {
+            for (j, y) in b.digits.iter().enumerate() {
+                difference.add_multiple(*x, *y, a.base + i + b.base + j, true);
+            }
+        }
+        difference.value() / as_f64(u128::from(count.unsigned_abs()))
+    }
+
+    /// Adds the product of two digits, or takes it away.
+    fn add_multiple(&mut self, x: i64, y: i64, digit: usize, negative: bool) {
+        let bits = u128::from(x.unsigned_abs()) * u128::from(y.unsigned_abs());
+        let place = u32::try_from(digit).unwrap_or(u32::MAX / DIGIT_BITS) * DIGIT_BITS;
+        self.add_bits(bits, place, negative != ((x < 0) != (y < 0)));
     }
 
     pub(super) fn save(&self, out: &mut Vec<u8>) {
@@ -270,6 +284,28 @@ mod tests {
     }
 
     #[test]
+    fn deviations_are_exact() {
+        let check = |pairs: &[(f64, f64, i64)], expected: f64| {
+            let (mut a, mut b) = (ExactSum::new(Terms::Values), ExactSum::new(Terms::Values));
+            let mut products = ExactSum::new(Terms::Products);
+            for (x, y, weight) in pairs {
+                a.add(*x, *weight);
+                b.add(*y, *weight);
+                products.add_product(*x, *y, *weight);
+            }
+            let count = pairs.iter().map(|(_, _, weight)| weight).sum();
+            let deviation = ExactSum::co_deviation(count, &a, &b, &products);
+            assert_eq!(deviation.to_bits(), expected.to_bits(), "{pairs:?}");
+        };
+        check(&[(0.1, 0.1, 3)], 0.0);
+        check(&[(0.1, 0.7, 1_000_001)], 0.0);
+        check(&[(1.0, 2.0, 1), (3.0, -4.0, 1)], -6.0);
+        check(&[(1e15, 1e15, 1), (1e15 + 1.0, 1e15 + 1.0, 1)], 0.5);
+        check(&[(-1e200, 1e100, 2), (1e200, -1e100, 2), (5.0, 7.0, 1), (5.0, 7.0, -1)], -4e300);
+        check(&[(f64::INFINITY, 1.0, 1), (2.0, 1.0, 1)], f64::NAN);
+    }
+
+    #[test]
     fn products_are_exact_too_and_are_stored() {
         let mut sum = ExactSum::new(Terms::Products);
         sum.add_product(0.1, 0.1, 5);
@@ -279,8 +315,7 @@ mod tests {
         sum.save(&mut bytes);
         let mut restored = ExactSum::new(Terms::Products);
         restored.load(&mut bytes.as_slice()).expect("just written");
-        let (high, low) = restored.double_double();
-        assert!((high - 0.05).abs() < 1e-16 && low.abs() < 1e-17);
+        assert!((restored.value() - 0.05).abs() < 1e-16);
         restored.add_product(0.1, 0.1, -5);
         assert_eq!(restored.value().to_bits(), 0.0_f64.to_bits());
     }

@@ -59,7 +59,8 @@ impl Group {
     fn figure(&self, figure: Figure) -> Option<f64> {
         let variance = |less: u8| {
             let divisor = self.count - i64::from(less);
-            (divisor > 0).then(|| self.squared_deviations() / as_f64(divisor))
+            (divisor > 0)
+                .then(|| ExactSum::co_deviation(self.count, &self.sum, &self.sum, &self.squares) / as_f64(divisor))
         };
         match figure {
             _ if self.count <= 0 => None,
@@ -68,19 +69,6 @@ impl Group {
             Figure::Variance { less } => variance(less),
             Figure::Deviation { less } => variance(less).map(f64::sqrt),
         }
-    }
-
-    /// Σ(x − mean)² = (n·Σx² − (Σx)²) / n. The difference can cancel nearly all digits, so it is taken with twice the
-    /// digits of a double; see Dekker, "A floating-point technique for extending the available precision".
-    fn squared_deviations(&self) -> f64 {
-        let n = as_f64(self.count);
-        let (sum, sum_low) = self.sum.double_double();
-        let (squares, squares_low) = self.squares.double_double();
-        let (a, b) = (n * squares, sum * sum);
-        let a_low = n.mul_add(squares, -a) + n * squares_low;
-        let b_low = sum.mul_add(sum, -b) + 2.0 * sum * sum_low;
-        let difference = (a - b) + (a_low - b_low);
-        if difference < 0.0 { 0.0 } else { difference / n }
     }
 }
 
@@ -103,7 +91,7 @@ impl Floats {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a number of rows")]
-fn as_f64(n: i64) -> f64 {
+pub(super) fn as_f64(n: i64) -> f64 {
     n as f64
 }
 

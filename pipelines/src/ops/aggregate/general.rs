@@ -61,6 +61,10 @@ impl General {
 }
 
 impl Accumulator for General {
+    fn rescans(&self) -> bool {
+        true
+    }
+
     fn resize(&mut self, n_groups: usize) {
         self.bags.resize(n_groups);
         self.known.resize(n_groups, None);

@@ -4,16 +4,17 @@
 //! group lives as long as its rows' weights sum to more than zero; its slot is then used again.
 
 mod bags;
+mod bits;
 mod distinct;
 mod edge;
 mod exact;
 mod floats;
 mod general;
 mod linear;
+mod pairs;
 mod ranked;
 mod spec;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
@@ -25,6 +26,7 @@ use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
 pub(crate) use self::spec::AggregateSpec;
+use super::closes::ClosingSlots;
 use super::keyed::{malformed, pair, unpair};
 use super::{Operator, Step, concat};
 use crate::error::OpResult;
@@ -42,6 +44,11 @@ pub(super) trait Accumulator: Send + std::fmt::Debug {
 
     /// Adds the rows of `batch`: row i belongs to `groups[i]` and counts `weights[i]` times (zero: filtered out).
     fn update(&mut self, groups: &[u32], weights: &[i64], batch: &RecordBatch) -> OpResult<()>;
+
+    /// Whether a change costs the size of its group.
+    fn rescans(&self) -> bool {
+        false
+    }
 
     /// The results of some groups.
     fn evaluate(&mut self, groups: &[u32]) -> OpResult<ArrayRef>;
@@ -99,45 +106,8 @@ pub(crate) struct Aggregate {
     n_permanent: usize,
     /// The rows of permanent groups were put out before a restart.
     restored: bool,
-    closes: Option<Closes>,
-}
-
-/// Groups in the order in which they close.
-#[derive(Debug)]
-struct Closes {
-    /// The key column that closes.
-    key: usize,
-    horizon: Horizon,
-    slots: BTreeMap<i64, Vec<u32>>,
-    /// The value of each slot, to tell a group from one that had its slot before.
-    values: Vec<Option<i64>>,
-}
-
-impl Closes {
-    fn add(&mut self, slot: u32, value: Option<i64>) {
-        let at = slot as usize;
-        if self.values.len() <= at {
-            self.values.resize(at + 1, None);
-        }
-        self.values[at] = value;
-        if let Some(value) = value {
-            self.slots.entry(value).or_default().push(slot);
-        }
-    }
-
-    /// Takes out the slots whose value is before `bound`.
-    fn take_before(&mut self, bound: i64) -> Vec<u32> {
-        let mut closed = Vec::new();
-        while let Some(first) = self.slots.first_entry() {
-            if *first.key() >= bound {
-                break;
-            }
-            let (value, slots) = first.remove_entry();
-            closed.extend(slots.into_iter().filter(|s| self.values[*s as usize] == Some(value)));
-        }
-        closed.iter().for_each(|s| self.values[*s as usize] = None);
-        closed
-    }
+    /// The key column that closes, where one does.
+    closes: Option<ClosingSlots>,
 }
 
 impl Aggregate {
@@ -181,13 +151,19 @@ impl Aggregate {
         Ok(self)
     }
 
+    /// Which aggregates read the whole group again at each change.
+    pub(crate) fn rescanning(&self) -> Vec<usize> {
+        let rescans = |i: &usize| self.accumulators[*i].1.rescans();
+        (0..self.accumulators.len()).filter(rescans).collect()
+    }
+
     fn is_permanent(&self, slot: u32) -> bool {
         (slot as usize) < self.n_permanent
     }
 
     /// From now on forgets groups whose key in this column is closed; no row may come for them any more.
     pub(crate) fn close_by(&mut self, key: usize, horizon: Horizon) {
-        self.closes = Some(Closes { key, horizon, slots: BTreeMap::new(), values: Vec::new() });
+        self.closes = Some(ClosingSlots::new(key, horizon));
     }
 
     /// Notes when the groups close that were restored.
@@ -196,7 +172,7 @@ impl Aggregate {
         let slots: Vec<u32> = self.groups.values().copied().collect();
         let keys = slots.iter().map(|s| self.keys[*s as usize].as_deref().unwrap_or_default());
         let columns = self.codec.decode(keys)?;
-        let values = instants(&columns[closes.key])?;
+        let values = instants(&columns[closes.part()])?;
         slots.iter().enumerate().for_each(|(i, slot)| closes.add(*slot, at(&values, i)));
         Ok(())
     }
@@ -204,13 +180,7 @@ impl Aggregate {
     /// Forgets the groups that are closed at the end of the step.
     fn forget_closed(&mut self, step: &Step<'_>) {
         let Some(closes) = &mut self.closes else { return };
-        let Some(bound) = closes.horizon.now(step.watermarks) else { return };
-        let closed = closes.take_before(bound);
-        if closed.is_empty() {
-            return;
-        }
-        metrics::counter!("pipelines_closed_keys_total").increment(closed.len() as u64);
-        for slot in closed {
+        for slot in closes.take_closed(step) {
             match &mut self.unsaved {
                 None => self.release(slot),
                 // The next checkpoint stores that the group is gone, and releases it.
@@ -252,7 +222,7 @@ impl Aggregate {
         let rows = self.codec.encode(&batch.columns()[..self.n_keys])?;
         let values = match &self.closes {
             None => return Ok(rows.iter().map(|row| self.slot(row.data())).collect()),
-            Some(closes) => instants(batch.column(closes.key))?,
+            Some(closes) => instants(batch.column(closes.part()))?,
         };
         let mut slots = Vec::with_capacity(batch.num_rows());
         for (i, row) in rows.iter().enumerate() {
@@ -328,6 +298,9 @@ impl Aggregate {
             for (_, accumulator) in &mut self.accumulators {
                 accumulator.clear(at);
             }
+            if let Some(closes) = &mut self.closes {
+                closes.remove(slot);
+            }
             self.free.push(slot);
         }
     }
@@ -335,8 +308,7 @@ impl Aggregate {
 
 impl Operator for Aggregate {
     fn wants(&self, step: &Step<'_>) -> bool {
-        let closes = |c: &Closes| !c.slots.is_empty() && c.horizon.moves(step.watermarks);
-        (step.first && self.n_permanent > 0) || self.closes.as_ref().is_some_and(closes)
+        (step.first && self.n_permanent > 0) || self.closes.as_ref().is_some_and(|closes| closes.wants(step))
     }
 
     fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {

@@ -5,11 +5,13 @@ use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 
 use super::Accumulator;
+use super::bits::{Bits, BitsOf};
 use super::distinct::Distinct;
 use super::edge::{Best, Edge, EdgeSpec, End};
 use super::floats::{Figure, Floats};
 use super::general::General;
 use super::linear::{Count, DecimalAverage, Sum};
+use super::pairs::{PairFigure, Pairs};
 use super::ranked::{Ranked, Wanted};
 use crate::error::OpResult;
 
@@ -70,7 +72,15 @@ impl AggregateSpec {
             (name, Some(i)) if Figure::of(name).is_some() && Floats::supports(type_of(i), &self.output) => {
                 Box::new(Floats::new(i, Figure::of(name).unwrap_or(Figure::Sum)))
             }
-            _ => Box::new(General::new(self.general, &self.args, &self.order, input)?),
+            (name, Some(i)) if BitsOf::of(name).is_some() && Bits::supports(type_of(i), &self.output) => {
+                Box::new(Bits::new(i, BitsOf::of(name).unwrap_or(BitsOf::Xor), self.output))
+            }
+            (name, _) => match (PairFigure::of(name), self.args.as_slice()) {
+                (Some(figure), [a, b]) if [type_of(*a), type_of(*b)] == [&DataType::Float64; 2] => {
+                    Box::new(Pairs::new([*a, *b], figure))
+                }
+                _ => Box::new(General::new(self.general, &self.args, &self.order, input)?),
+            },
         })
     }
 
