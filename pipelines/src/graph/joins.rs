@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, JoinType, NullEquality};
-use datafusion::logical_expr as logical;
+use datafusion::common::{DFSchema, DFSchemaRef, JoinType, NullEquality};
+use datafusion::logical_expr::{self as logical, Expr};
+use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 
 use super::closing::horizon_of;
 use super::intervals::{Closed, interval_of};
+use super::windows::place;
 use super::{Graph, NodeId, Reason};
 use crate::error::OpResult;
 use crate::ops::Operator;
 use crate::ops::interval::{IntervalJoin, IntervalSpec};
-use crate::ops::join::{Join, Side};
+use crate::ops::join::Join;
 use crate::ops::outer_join::KeyedJoin;
+use crate::ops::side::Side;
 use crate::rows::relaxed;
 
 impl Graph {
@@ -24,45 +27,58 @@ impl Graph {
         let inputs = [self.compile(&join.left)?, self.compile(&join.right)?];
         let joined = join.left.schema().join(join.right.schema())?;
         let closed = self.close_join(join, inputs, &joined)?;
-        let (left, right) = match self.sides(join, closed.inputs)? {
+        let facts = closed.facts(&self.nodes, join);
+        let (nodes, sides) = match self.sides(join, closed.inputs)? {
             Ok(sides) => sides,
             Err(reason) => return Ok(Err(reason)),
         };
-        let facts = closed.facts(&self.nodes, join);
         let on: Vec<String> = join.on.iter().map(|(l, r)| format!("{l} = {r}")).collect();
         let further = join.filter.as_ref().map(|f| format!(" and {f}")).unwrap_or_default();
         let by_time = if closed.interval.is_some() { " (by time)" } else { "" };
         let label = format!("{} join on {}{further}{by_time}", join.join_type, on.join(" and "));
-        let operator = self.join_operator(join, &joined, &closed, left, right, &schema)?;
+        let operator = self.join_operator(join, &joined, &closed, sides, &schema)?;
         let Some(operator) = operator else {
             return Ok(Err(format!("a {} join has no incremental form yet", join.join_type)));
         };
-        let id = self.push(closed.inputs.to_vec(), super::NodeKind::Operator(operator), schema, label, None);
+        let id = self.push(nodes.to_vec(), super::NodeKind::Operator(operator), schema, label, None);
         self.nodes[id].facts = facts;
         Ok(Ok(id))
     }
 
-    /// Both sides of a join, keyed.
-    fn sides(&self, join: &logical::Join, inputs: [NodeId; 2]) -> OpResult<Result<(Side, Side), Reason>> {
+    /// Both sides of a join, keyed, and the nodes that they read. Keys that are no columns are computed as such below the
+    /// join, where a row on which one fails is left out.
+    fn sides(
+        &mut self,
+        join: &logical::Join,
+        inputs: [NodeId; 2],
+    ) -> OpResult<Result<([NodeId; 2], (Side, Side)), Reason>> {
         let nulls_match = join.null_equality == NullEquality::NullEqualsNull;
-        let mut left_keys = Vec::new();
-        let mut right_keys = Vec::new();
+        let (left_keys, right_keys): (Vec<&Expr>, Vec<&Expr>) = join.on.iter().map(|(l, r)| (l, r)).unzip();
+        let (left, left_columns) = self.with_keys(inputs[0], join.left.schema(), &left_keys)?;
+        let (right, right_columns) = self.with_keys(inputs[1], join.right.schema(), &right_keys)?;
         let mut key_fields = Vec::new();
-        for (i, (l, r)) in join.on.iter().enumerate() {
-            let (l, r) = (self.physical(l, join.left.schema())?, self.physical(r, join.right.schema())?);
-            let l_type = l.data_type(&self.nodes[inputs[0]].schema)?;
-            if l_type != r.data_type(&self.nodes[inputs[1]].schema)? {
+        for (i, (l, r)) in left_columns.iter().zip(&right_columns).enumerate() {
+            let l_type = self.nodes[left].schema.field(*l).data_type();
+            if l_type != self.nodes[right].schema.field(*r).data_type() {
                 return Ok(Err("join keys of different types; CAST one of them".to_owned()));
             }
-            key_fields.push(Field::new(format!("k{i}"), l_type, true));
-            left_keys.push(l);
-            right_keys.push(r);
+            key_fields.push(Field::new(format!("k{i}"), l_type.clone(), true));
         }
         let key_schema: SchemaRef = Arc::new(Schema::new(key_fields));
-        let side = |id: NodeId, keys| {
-            Side::new(Arc::clone(&self.nodes[id].schema), keys, Arc::clone(&key_schema), nulls_match)
+        let side = |input: NodeId, node: NodeId, columns: &[usize]| {
+            let name = |i: usize| self.nodes[node].schema.field(i).name();
+            let keys = columns.iter().map(|i| Arc::new(PhysicalColumn::new(name(*i), *i)) as crate::ops::Expr);
+            Side::new(Arc::clone(&self.nodes[input].schema), keys.collect(), Arc::clone(&key_schema), nulls_match)
         };
-        Ok(Ok((side(inputs[0], left_keys)?, side(inputs[1], right_keys)?)))
+        let sides = (side(inputs[0], left, &left_columns)?, side(inputs[1], right, &right_columns)?);
+        Ok(Ok(([left, right], sides)))
+    }
+
+    /// A node that has the keys as columns, and which columns these are.
+    fn with_keys(&mut self, node: NodeId, schema: &DFSchemaRef, keys: &[&Expr]) -> OpResult<(NodeId, Vec<usize>)> {
+        let mut extras = Vec::new();
+        let columns = keys.iter().map(|key| place(key, schema, &mut extras)).collect();
+        Ok((self.with_columns(node, schema, &extras)?.node, columns))
     }
 
     fn join_operator(
@@ -70,14 +86,13 @@ impl Graph {
         join: &logical::Join,
         joined: &DFSchema,
         closed: &Closed,
-        left: Side,
-        right: Side,
+        sides: (Side, Side),
         schema: &SchemaRef,
     ) -> OpResult<Option<Box<dyn Operator>>> {
         let (join_type, schema) = (join.join_type, Arc::clone(schema));
         let condition = join.filter.as_ref().map(|f| self.physical(f, joined)).transpose()?;
         let joined = relaxed(joined.as_arrow());
-        let horizon = closed.key.as_ref().map(|(part, closings)| (*part, horizon_of(&closings[0])));
+        let closed_key = closed.key.as_ref().map(|(part, closings)| (*part, horizon_of(&closings[0])));
         Ok(match (condition, &closed.interval) {
             (Some(condition), Some(interval)) => {
                 let [l, r] = &interval.times;
@@ -85,18 +100,16 @@ impl Graph {
                 let horizons = closed.times.as_ref().map(|closings| closings.each_ref().map(horizon_of));
                 let range_us = interval.range_us;
                 let spec = IntervalSpec { join_type, condition, joined, times, range_us, horizons };
-                IntervalJoin::new(spec, left, right, schema).map(|op| Box::new(op) as Box<dyn Operator>)
+                IntervalJoin::new(spec, sides.0, sides.1, schema).map(|op| Box::new(op) as Box<dyn Operator>)
             }
             (Some(condition), None) if join_type != JoinType::Inner => {
-                KeyedJoin::new(join_type, left, right, condition, joined, schema).map(|mut op| {
-                    horizon.into_iter().for_each(|(part, horizon)| op.close_by(part, horizon));
-                    Box::new(op) as Box<dyn Operator>
-                })
+                let operator = KeyedJoin::new(join_type, sides, closed_key, (condition, joined), schema);
+                operator.map(|op| Box::new(op) as Box<dyn Operator>)
             }
-            (residual, _) => Join::new(join_type, left, right, residual, schema).map(|mut op| {
-                horizon.into_iter().for_each(|(part, horizon)| op.close_by(part, horizon));
-                Box::new(op) as Box<dyn Operator>
-            }),
+            (residual, _) => {
+                let operator = Join::new(join_type, sides, closed_key, residual, schema);
+                operator.map(|op| Box::new(op) as Box<dyn Operator>)
+            }
         })
     }
 

@@ -16,15 +16,17 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_planner::create_window_expr;
 
-use super::{Graph, NodeId, Reason, list, unalias};
+use super::closing::horizon_of;
+use super::{Facts, Graph, NodeId, Reason, list, unalias};
 use crate::error::OpResult;
 use crate::ops::map::Select;
 use crate::ops::ranking::{Counting, Number, Ranking, RankingSpec};
 use crate::ops::window::{Reach, Window, WindowSpec};
+use crate::watermark::Closing;
 
 /// An input with the columns that a window or order needs behind its own.
-struct Prepared {
-    node: NodeId,
+pub(super) struct Prepared {
+    pub(super) node: NodeId,
     schema: DFSchemaRef,
 }
 
@@ -60,13 +62,17 @@ impl Graph {
         let order: Vec<(usize, SortOptions)> =
             params.order_by.iter().map(|s| (place(&s.expr, &mut extras), options(s))).collect();
         let input = self.prepare(&found.window.input, &extras)?;
+        let (node, closed) = self.close_partition(input.node, &input.schema, &partition)?;
         let number = if number_is_read || !found.is_all { Number::Column } else { Number::Unread };
         let (counting, bound) = (found.counting, found.bound);
-        let append_only = self.is_append_only(input.node);
-        let spec = RankingSpec { counting, number, partition, order, n_columns, skip: 0, bound, append_only };
+        let append_only = self.is_append_only(node);
+        let facts = self.facts_of_partitions(node, n_columns, closed.as_ref());
+        let closed = closed.map(|(part, closing)| (part, horizon_of(&closing)));
+        let spec = RankingSpec { counting, number, partition, order, n_columns, skip: 0, bound, append_only, closed };
         let label = format!("first {bound} of {}", list(&found.window.window_expr));
-        let operator = Ranking::new(spec, &self.nodes[input.node].schema, Arc::clone(&numbered))?;
-        let mut node = self.operator(vec![input.node], operator, numbered, label);
+        let operator = Ranking::new(spec, &self.nodes[node].schema, Arc::clone(&numbered))?;
+        let mut node = self.operator(vec![node], operator, numbered, label);
+        self.nodes[node].facts = facts;
         if let Some(p) = found.picked {
             let exprs: Vec<&Expr> = p.expr.iter().collect();
             let label = format!("project {}", list(&p.expr));
@@ -139,6 +145,7 @@ impl Graph {
             skip: as_u64(skip),
             bound: limit.min(sorted_limit),
             append_only: self.is_append_only(prepared.node),
+            closed: None,
         };
         let label = match fetch {
             Some(n) => format!("first {n} after {skip} by {}", sorts(sort)),
@@ -194,8 +201,11 @@ impl Graph {
                 width += 1;
             }
         }
+        let facts = self.nodes[node].facts.of_columns(&columns);
         let operator = Select { columns, schema: Arc::clone(&schema) };
-        Ok(Ok(self.operator(vec![node], operator, schema, "columns and windows".to_owned())))
+        let node = self.operator(vec![node], operator, schema, "columns and windows".to_owned());
+        self.nodes[node].facts = facts;
+        Ok(Ok(node))
     }
 
     fn one_window(
@@ -208,7 +218,8 @@ impl Graph {
     ) -> OpResult<NodeId> {
         let input = Arc::clone(&self.nodes[node].schema);
         let column = |expr: &Expr| place(expr, names, &mut Vec::new());
-        let partition = first.params.partition_by.iter().map(column).collect();
+        let partition: Vec<usize> = first.params.partition_by.iter().map(column).collect();
+        let (node, closed) = self.close_partition(node, names, &partition)?;
         let order = first.params.order_by.iter().map(|s| (column(&s.expr), options(s))).collect();
         let props = self.session.execution_props();
         let functions = calls
@@ -225,35 +236,66 @@ impl Graph {
         let n_columns = input.fields().len();
         let all: Vec<Field> = input.fields().iter().map(|f| f.as_ref().clone()).chain(fields).collect();
         let schema: SchemaRef = Arc::new(Schema::new(all));
-        let spec = WindowSpec { partition, order, n_columns, functions, reach: reach.flatten() };
+        let facts = self.facts_of_partitions(node, n_columns, closed.as_ref());
+        let closed = closed.map(|(part, closing)| (part, horizon_of(&closing)));
+        let spec = WindowSpec { partition, order, n_columns, functions, reach: reach.flatten(), closed };
         let exprs: Vec<Expr> = calls.iter().map(|c| Expr::WindowFunction(Box::new((*c).clone()))).collect();
         let label = format!("window {}", list(&exprs));
         let operator = Window::new(spec, &input, Arc::clone(&schema))?;
-        Ok(self.operator(vec![node], operator, schema, label))
+        let node = self.operator(vec![node], operator, schema, label);
+        self.nodes[node].facts = facts;
+        Ok(node)
     }
 
-    /// Compiles an input and computes further columns behind its own, where a failing row is left out.
+    /// Closes one of the columns by which rows are partitioned, if one of them closes.
+    fn close_partition(
+        &mut self,
+        node: NodeId,
+        schema: &DFSchemaRef,
+        partition: &[usize],
+    ) -> OpResult<(NodeId, Option<(usize, Closing)>)> {
+        let column = |i: &usize| Expr::Column(Column::from(schema.qualified_field(*i)));
+        let columns: Vec<Expr> = partition.iter().map(column).collect();
+        self.close_any(node, &columns, schema)
+    }
+
+    /// What is known of rows that are put out by partition: while a partition is open, any of its rows may be taken back,
+    /// so only what closes with the partition closes.
+    fn facts_of_partitions(&self, node: NodeId, n_columns: usize, closed: Option<&(usize, Closing)>) -> Facts {
+        let Some((_, closing)) = closed else { return Facts::default() };
+        let known = self.nodes[node].facts.closings.iter();
+        let together = known.filter(|c| c.column < n_columns && c.instant == closing.instant);
+        let closings = together.map(|c| Closing { gated_us: closing.gated_us, ..c.clone() }).collect();
+        Facts { closings, ..Facts::default() }
+    }
+
+    /// Compiles an input and computes further columns behind its own.
     fn prepare(&mut self, input: &LogicalPlan, extras: &[Expr]) -> OpResult<Prepared> {
         let node = self.compile(input)?;
+        self.with_columns(node, input.schema(), extras)
+    }
+
+    /// A node with further columns behind its own; a row on which one of them fails is left out.
+    pub(super) fn with_columns(&mut self, node: NodeId, schema: &DFSchemaRef, extras: &[Expr]) -> OpResult<Prepared> {
         if extras.is_empty() {
-            return Ok(Prepared { node, schema: Arc::clone(input.schema()) });
+            return Ok(Prepared { node, schema: Arc::clone(schema) });
         }
-        let own: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-        let mut fields: Vec<_> = input.schema().iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).collect();
+        let own: Vec<Expr> = schema.columns().into_iter().map(Expr::Column).collect();
+        let mut fields: Vec<_> = schema.iter().map(|(q, f)| (q.cloned(), Arc::clone(f))).collect();
         for (i, extra) in extras.iter().enumerate() {
-            fields.push((None, Arc::new(Field::new(format!("__over_{i}"), extra.get_type(input.schema())?, true))));
+            fields.push((None, Arc::new(Field::new(format!("__over_{i}"), extra.get_type(schema)?, true))));
         }
-        let schema = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
+        let with_extras = Arc::new(DFSchema::new_with_metadata(fields, Default::default())?);
         let exprs: Vec<&Expr> = own.iter().chain(extras).collect();
         let label = format!("and columns {}", list(extras));
-        let arrow = crate::rows::relaxed(schema.as_arrow());
-        let node = self.map(node, input.schema(), None, Some(&exprs), arrow, label)?;
-        Ok(Prepared { node, schema })
+        let arrow = crate::rows::relaxed(with_extras.as_arrow());
+        let node = self.map(node, schema, None, Some(&exprs), arrow, label)?;
+        Ok(Prepared { node, schema: with_extras })
     }
 }
 
 /// The column of an expression: one of the input's, or one behind them that is computed for it.
-fn place(expr: &Expr, input: &DFSchema, extras: &mut Vec<Expr>) -> usize {
+pub(super) fn place(expr: &Expr, input: &DFSchema, extras: &mut Vec<Expr>) -> usize {
     if let Expr::Column(column) = expr
         && let Ok(at) = input.index_of_column(column)
     {

@@ -15,9 +15,10 @@ use hashbrown::HashSet;
 use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
-use super::join::{Alone, Encoded, Shape, Side};
+use super::join::{Alone, Shape};
 use super::keyed::{Changed, malformed, unpair};
-use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
+use super::side::{Encoded, Side};
+use super::{Expr, Operator, Step, concat, evaluate, evaluate_condition};
 use crate::error::OpResult;
 use crate::rows::{Map, RowBytes, batch_of};
 use crate::state::StateWriter;
@@ -49,6 +50,9 @@ struct Stored {
 }
 
 type Place = (i64, RowBytes);
+
+/// A row of the other side by key and place, and what its partners' weights have gained.
+type Gain = (RowBytes, Place, i64);
 
 #[derive(Debug)]
 struct Half {
@@ -150,12 +154,7 @@ impl IntervalJoin {
     }
 
     /// Puts out the pairs; gives the partners' weights of each row, and what each partner has gained.
-    fn probe(
-        &self,
-        this: usize,
-        change: &Change,
-        out: &mut Vec<Delta>,
-    ) -> OpResult<(Vec<i64>, Vec<(RowBytes, Place, i64)>)> {
+    fn probe(&self, this: usize, change: &Change, out: &mut Vec<Delta>) -> OpResult<(Vec<i64>, Vec<Gain>)> {
         let other = &self.halves[1 - this];
         let mut found: Vec<(usize, &Place, i64)> = Vec::new();
         for i in 0..change.encoded.len() {
@@ -181,7 +180,7 @@ impl IntervalJoin {
         let (left, right) = if this == 0 { (own, theirs) } else { (theirs, own) };
         let columns: Vec<ArrayRef> = left.columns().iter().chain(right.columns()).cloned().collect();
         let candidates = batch_of(&self.joined, columns, found.len())?;
-        let mask = evaluate_mask(&self.condition, &candidates)?;
+        let mask = evaluate_condition(&self.condition, &candidates)?;
         let mut weights = Vec::new();
         for at in mask.values().set_indices() {
             let (i, place, weight) = found[at];
@@ -264,12 +263,7 @@ impl IntervalJoin {
     }
 
     /// Rows of the other side whose number of partners went from or to none are put out or taken back.
-    fn tell_partners(
-        &mut self,
-        this: usize,
-        touched: Vec<(RowBytes, Place, i64)>,
-        out: &mut Vec<Delta>,
-    ) -> OpResult<()> {
+    fn tell_partners(&mut self, this: usize, touched: Vec<Gain>, out: &mut Vec<Delta>) -> OpResult<()> {
         let other = 1 - this;
         let mut first_touched: Vec<(RowBytes, Place)> = Vec::new();
         for (key, place, weight) in touched {

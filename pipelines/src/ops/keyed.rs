@@ -45,8 +45,12 @@ impl<T: Default> Keyed<T> {
         self.slots.iter().flatten().map(|s| &s.value)
     }
 
+    /// All keys with their slots.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        (0_u32..).zip(&self.slots).filter_map(|(no, slot)| Some((no, &*slot.as_ref()?.key)))
+    }
+
     /// Number of keys.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }

@@ -4,6 +4,7 @@
 //! the sum of all it has taken in. Weights within one step may come in any order.
 
 pub(crate) mod aggregate;
+pub(crate) mod closes;
 pub(crate) mod constant;
 pub(crate) mod emit;
 pub(crate) mod expand;
@@ -13,9 +14,11 @@ pub(crate) mod join;
 pub(crate) mod keyed;
 pub(crate) mod map;
 pub(crate) mod outer_join;
+pub(crate) mod partitions;
 pub(crate) mod ranking;
 pub(crate) mod recompute;
 pub(crate) mod session;
+pub(crate) mod side;
 pub(crate) mod sorted;
 pub(crate) mod temporal;
 pub(crate) mod timed;
@@ -103,6 +106,22 @@ pub(crate) fn evaluate_mask(expr: &Expr, batch: &RecordBatch) -> OpResult<Boolea
         0 => mask.clone(),
         _ => arrow::compute::prep_null_mask_filter(mask),
     })
+}
+
+/// Evaluates a join's further condition. A pair on which it fails does not match; such pairs are counted and logged. That
+/// is consistent: when the pair is taken back later, the condition fails on it again.
+pub(crate) fn evaluate_condition(expr: &Expr, batch: &RecordBatch) -> OpResult<BooleanArray> {
+    let error = match evaluate_mask(expr, batch) {
+        Ok(mask) => return Ok(mask),
+        Err(error) => error,
+    };
+    let each: Vec<OpResult<BooleanArray>> =
+        (0..batch.num_rows()).map(|i| evaluate_mask(expr, &batch.slice(i, 1))).collect();
+    let n_failed = each.iter().filter(|mask| mask.is_err()).count() as u64;
+    let error = error.strip_backtrace();
+    tracing::warn!(n_failed, error, condition = %expr, "pairs left out: a join's condition failed");
+    metrics::counter!("pipelines_rows_failed_total").increment(n_failed);
+    Ok(each.into_iter().map(|mask| Some(mask.is_ok_and(|mask| mask.value(0)))).collect())
 }
 
 /// Concatenates deltas of one schema; `None` if there is nothing in them.

@@ -1,211 +1,315 @@
 //! Outer, semi and anti joins with a condition beyond equal keys: whether a row has a match depends on the partner
-//! row and not on the key's presence alone, so each key that a step touches is joined anew, before and after.
+//! rows and not on the key's presence alone.
+//!
+//! A row that may be put out alone has the sum of its partners' weights beside it. A change of one side is joined with
+//! the other side's rows of the same key, whose sums follow, so a step costs the change times the other side of its keys.
+//! The sums are not stored: a start takes them from the pairs anew.
 
-use std::sync::Arc;
-
-use arrow::array::Int64Array;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::JoinType;
 use model::Delta;
 
-use super::join::{Alone, Encoded, LEFT, RIGHT, Shape, Side};
-use super::keyed::malformed;
-use super::{Expr, Operator, Step, concat, evaluate_mask};
+use super::interval::value_of;
+use super::join::{Alone, Shape, Sides};
+use super::side::{Encoded, Side};
+use super::{Expr, Operator, Step, concat, evaluate_condition};
 use crate::error::OpResult;
-use crate::rows::{Map, RowBytes, batch_of};
+use crate::rows::{Map, RowBytes, ZSet, add_weight, batch_of};
 use crate::state::StateWriter;
 use crate::watermark::Horizon;
 
-/// A join that recomputes the keys it touches.
+/// The condition is evaluated on so many pairs at once; more of them take another round.
+const PAIRS_MAX: usize = 16_384;
+
+/// The sums of the partners' weights of one side's rows, by key; zero is not kept.
+type Matches = Map<RowBytes, ZSet>;
+
+/// A join that knows how many partners each row has.
 #[derive(Debug)]
 pub(crate) struct KeyedJoin {
     shape: Shape,
-    left: Side,
-    right: Side,
+    sides: Sides,
+    /// Of the left and of the right side; empty for a side whose rows are never put out alone.
+    matches: [Matches; 2],
     condition: Expr,
     /// Columns of both sides, on which the condition is evaluated.
     joined: SchemaRef,
     schema: SchemaRef,
-    horizon: Option<Horizon>,
 }
 
-/// Rows of the touched keys on one side.
-struct Rows<'a> {
-    rows: Vec<&'a [u8]>,
-    weights: Vec<i64>,
-    matched: Vec<bool>,
+/// A row and its weight.
+type Weighted<'a> = (&'a [u8], i64);
+
+/// A row of the change with a row of the other side that has its key.
+#[derive(Debug, Clone, Copy)]
+struct Pair<'a> {
+    i: usize,
+    row: &'a [u8],
+    weight: i64,
+}
+
+/// What a change has met on the other side.
+#[derive(Debug, Default)]
+struct Met {
+    /// Sum of the partners' weights of each row of the change.
+    own: Vec<i64>,
+    /// What the other side's rows have gained.
+    gained: Matches,
 }
 
 impl KeyedJoin {
-    /// `None` for join types without this form.
+    /// `None` for join types without this form. `closed`: the part of the key that closes.
     pub(crate) fn new(
         join_type: JoinType,
-        left: Side,
-        right: Side,
-        condition: Expr,
-        joined: SchemaRef,
+        sides: (Side, Side),
+        closed: Option<(usize, Horizon)>,
+        (condition, joined): (Expr, SchemaRef),
         schema: SchemaRef,
     ) -> Option<Self> {
-        Some(Self { shape: Shape::of(join_type)?, left, right, condition, joined, schema, horizon: None })
+        let shape = Shape::of(join_type)?;
+        let sides = Sides::new(sides.0, sides.1, closed);
+        Some(Self { shape, sides, matches: Default::default(), condition, joined, schema })
     }
 
-    /// From now on forgets keys whose part is closed; no row may come for them any more.
-    pub(crate) fn close_by(&mut self, part: usize, horizon: Horizon) {
-        self.left.close_by(part);
-        self.right.close_by(part);
-        self.horizon = Some(horizon);
+    fn alone(&self, side: usize) -> Alone {
+        if side == 0 { self.shape.left } else { self.shape.right }
     }
 
-    /// The whole output of some keys, each row with `sign` times its weight.
-    fn output(&self, keys: &Map<RowBytes, ()>, sign: i64) -> OpResult<Vec<Delta>> {
-        let mut left = Rows { rows: Vec::new(), weights: Vec::new(), matched: Vec::new() };
-        let mut right = Rows { rows: Vec::new(), weights: Vec::new(), matched: Vec::new() };
-        let mut pairs: Vec<(usize, usize)> = Vec::new();
-        for key in keys.keys() {
-            let (from_left, from_right) = (left.rows.len(), right.rows.len());
-            for (side, rows) in [(&self.left, &mut left), (&self.right, &mut right)] {
-                if let Some(bucket) = side.index.get(key) {
-                    bucket.for_each(|row, weight| {
-                        rows.rows.push(row);
-                        rows.weights.push(weight);
-                        rows.matched.push(false);
-                    });
+    fn side(&self, side: usize) -> &Side {
+        if side == 0 { &self.sides.left } else { &self.sides.right }
+    }
+
+    /// The columns of both sides for pairs of rows, and which of the pairs match.
+    fn evaluate(&self, lefts: &[&[u8]], rights: &[&[u8]]) -> OpResult<(RecordBatch, BooleanArray)> {
+        let left = self.sides.left.row_codec.decode_batch(lefts)?;
+        let right = self.sides.right.row_codec.decode_batch(rights)?;
+        let columns: Vec<ArrayRef> = left.columns().iter().chain(right.columns()).cloned().collect();
+        let pairs = batch_of(&self.joined, columns, lefts.len())?;
+        let mask = evaluate_condition(&self.condition, &pairs)?;
+        Ok((pairs, mask))
+    }
+
+    /// Takes in the change of one side and puts out what follows.
+    fn take(&mut self, this: usize, delta: &Delta, out: &mut Vec<Delta>) -> OpResult<()> {
+        let change = self.side(this).encode(delta)?;
+        let met = self.meet(this, &change, out)?;
+        self.put_alone(this, &change, &met.own, out)?;
+        if this == 0 {
+            self.sides.left.update(&change)
+        } else {
+            self.sides.right.update(&change)
+        };
+        self.note_own(this, &change, &met.own);
+        self.tell_partners(1 - this, met.gained, out)
+    }
+
+    /// Joins a change with the other side and puts out the pairs.
+    fn meet(&self, this: usize, change: &Encoded, out: &mut Vec<Delta>) -> OpResult<Met> {
+        let other = self.side(1 - this);
+        let mut met = Met { own: vec![0; change.len()], gained: Matches::default() };
+        let mut pairs: Vec<Pair<'_>> = Vec::new();
+        for i in (0..change.len()).filter(|i| change.weights.value(*i) != 0) {
+            let Some(bucket) = change.key(i).and_then(|key| other.bucket(key)) else { continue };
+            for (row, weight) in bucket.rows() {
+                pairs.push(Pair { i, row, weight });
+                if pairs.len() == PAIRS_MAX {
+                    self.meet_some(this, change, &pairs, &mut met, out)?;
+                    pairs.clear();
                 }
             }
-            for l in from_left..left.rows.len() {
-                pairs.extend((from_right..right.rows.len()).map(|r| (l, r)));
+        }
+        self.meet_some(this, change, &pairs, &mut met, out)?;
+        Ok(met)
+    }
+
+    fn meet_some(
+        &self,
+        this: usize,
+        change: &Encoded,
+        pairs: &[Pair<'_>],
+        met: &mut Met,
+        out: &mut Vec<Delta>,
+    ) -> OpResult<()> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let own: Vec<&[u8]> = pairs.iter().map(|pair| change.row(pair.i)).collect();
+        let others: Vec<&[u8]> = pairs.iter().map(|pair| pair.row).collect();
+        let (batch, mask) = if this == 0 { self.evaluate(&own, &others)? } else { self.evaluate(&others, &own)? };
+        let mut weights = Vec::new();
+        for at in mask.values().set_indices() {
+            let pair = pairs[at];
+            let own_weight = change.weights.value(pair.i);
+            met.own[pair.i] += pair.weight;
+            weights.push(own_weight * pair.weight);
+            if let (Some(key), true) = (change.key(pair.i), self.alone(1 - this) != Alone::Never) {
+                add_weight(value_of(&mut met.gained, key), pair.row, own_weight);
             }
         }
-        let candidates = self.pair_batch(&left, &right, &pairs)?;
-        let mask = evaluate_mask(&self.condition, &candidates)?;
-        let mut out = Vec::new();
-        for at in mask.values().set_indices() {
-            left.matched[pairs[at].0] = true;
-            right.matched[pairs[at].1] = true;
-        }
-        if self.shape.pairs && mask.true_count() > 0 {
-            let rows = arrow::compute::filter_record_batch(&candidates, &mask)?;
-            let weights: Vec<i64> = mask
-                .values()
-                .set_indices()
-                .map(|at| sign * left.weights[pairs[at].0] * right.weights[pairs[at].1])
-                .collect();
+        if self.shape.pairs && !weights.is_empty() {
+            let rows = arrow::compute::filter_record_batch(&batch, &mask)?;
             let rows = batch_of(&self.schema, rows.columns().to_vec(), weights.len())?;
             out.push(Delta::new(rows, Int64Array::from(weights)));
         }
-        out.extend(self.alone(&left, self.shape.left, sign, true)?);
-        out.extend(self.alone(&right, self.shape.right, sign, false)?);
-        Ok(out)
+        Ok(())
     }
 
-    fn pair_batch(
-        &self,
-        left: &Rows<'_>,
-        right: &Rows<'_>,
-        pairs: &[(usize, usize)],
-    ) -> OpResult<arrow::array::RecordBatch> {
-        let lefts: Vec<&[u8]> = pairs.iter().map(|(l, _)| left.rows[*l]).collect();
-        let rights: Vec<&[u8]> = pairs.iter().map(|(_, r)| right.rows[*r]).collect();
-        let mut columns = self.left.row_codec.decode_batch(&lefts)?.columns().to_vec();
-        columns.extend(self.right.row_codec.decode_batch(&rights)?.columns().iter().map(Arc::clone));
-        batch_of(&self.joined, columns, pairs.len())
-    }
-
-    fn alone(&self, side: &Rows<'_>, alone: Alone, sign: i64, is_left: bool) -> OpResult<Option<Delta>> {
-        let wanted = match alone {
-            Alone::Never => return Ok(None),
-            Alone::Unmatched => false,
-            Alone::Matched => true,
+    /// Puts out the rows of a change that are put out alone: whether they have partners does not change with them.
+    fn put_alone(&self, this: usize, change: &Encoded, own: &[i64], out: &mut Vec<Delta>) -> OpResult<()> {
+        let alone = self.alone(this);
+        let is_alone = |i: &usize| match alone {
+            Alone::Never => false,
+            Alone::Unmatched => own[*i] == 0,
+            Alone::Matched => own[*i] != 0,
         };
-        let picks: Vec<usize> = (0..side.rows.len()).filter(|i| side.matched[*i] == wanted).collect();
-        let rows: Vec<&[u8]> = picks.iter().map(|i| side.rows[*i]).collect();
-        let weights: Vec<i64> = picks.iter().map(|i| sign * side.weights[*i]).collect();
-        self.extended(&rows, weights, is_left)
+        let rows = (0..change.len()).filter(is_alone).map(|i| (change.row(i), change.weights.value(i)));
+        let (rows, weights): (Vec<&[u8]>, Vec<i64>) = rows.unzip();
+        out.extend(self.extended(this, &rows, weights)?);
+        Ok(())
+    }
+
+    /// Notes the sums of the rows of a change that are there after it.
+    fn note_own(&mut self, this: usize, change: &Encoded, own: &[i64]) {
+        if self.alone(this) == Alone::Never {
+            return;
+        }
+        for (i, sum) in own.iter().enumerate().filter(|(i, _)| change.weights.value(*i) != 0) {
+            let Some(key) = change.key(i) else { continue };
+            let is_there = self.side(this).weight(key, change.row(i)) != 0;
+            set_sum(&mut self.matches[this], key, change.row(i), if is_there { *sum } else { 0 });
+        }
+    }
+
+    /// Rows that have got their first partner or lost their last one are put out or taken back.
+    fn tell_partners(&mut self, side: usize, gained: Matches, out: &mut Vec<Delta>) -> OpResult<()> {
+        let mut rows: Vec<RowBytes> = Vec::new();
+        let mut weights = Vec::new();
+        for (key, gains) in gained {
+            for (row, gain) in gains {
+                let before = self.matches[side].get(&key).and_then(|sums| sums.get(&row)).copied().unwrap_or(0);
+                set_sum(&mut self.matches[side], &key, &row, before + gain);
+                let has = before + gain != 0;
+                if has != (before != 0) {
+                    let weight = self.side(side).weight(&key, &row);
+                    weights.push(if has == (self.alone(side) == Alone::Matched) { weight } else { -weight });
+                    rows.push(row);
+                }
+            }
+        }
+        let rows: Vec<&[u8]> = rows.iter().map(|row| &**row).collect();
+        out.extend(self.extended(side, &rows, weights)?);
+        Ok(())
     }
 
     /// Rows of one side, with NULLs for the other if the output has its columns.
-    fn extended(&self, rows: &[&[u8]], weights: Vec<i64>, is_left: bool) -> OpResult<Option<Delta>> {
+    fn extended(&self, side: usize, rows: &[&[u8]], weights: Vec<i64>) -> OpResult<Option<Delta>> {
         if rows.is_empty() {
             return Ok(None);
         }
-        let (this, other) = if is_left { (&self.left, &self.right) } else { (&self.right, &self.left) };
-        let mut columns = this.row_codec.decode_batch(rows)?.columns().to_vec();
+        let mut columns = self.side(side).row_codec.decode_batch(rows)?.columns().to_vec();
         if self.shape.pairs {
+            let other = self.side(1 - side);
             let nulls = other.row_codec.decode_batch(&vec![&*other.null_row; rows.len()])?.columns().to_vec();
-            columns = if is_left { [columns, nulls].concat() } else { [nulls, columns].concat() };
+            columns = if side == 0 { [columns, nulls].concat() } else { [nulls, columns].concat() };
         }
         let n_rows = weights.len();
         Ok(Some(Delta::new(batch_of(&self.schema, columns, n_rows)?, Int64Array::from(weights))))
     }
 
-    /// Rows whose key is NULL match nothing and are not in the index.
-    fn unmatchable(&self, change: &Encoded, alone: Alone, is_left: bool) -> OpResult<Option<Delta>> {
-        if alone != Alone::Unmatched {
-            return Ok(None);
+    /// Takes the sums from all pairs that there are.
+    fn match_all(&mut self) -> OpResult<()> {
+        let mut all = [Matches::default(), Matches::default()];
+        let mut pairs: Vec<(&[u8], Weighted<'_>, Weighted<'_>)> = Vec::new();
+        for (key, bucket) in self.sides.left.buckets() {
+            let Some(others) = self.sides.right.bucket(key) else { continue };
+            for left in bucket.rows() {
+                for right in others.rows() {
+                    pairs.push((key, left, right));
+                    if pairs.len() == PAIRS_MAX {
+                        self.match_some(&pairs, &mut all)?;
+                        pairs.clear();
+                    }
+                }
+            }
         }
-        let picks: Vec<usize> = (0..change.len()).filter(|i| change.key(*i).is_none()).collect();
-        let rows: Vec<&[u8]> = picks.iter().map(|i| change.row(*i)).collect();
-        self.extended(&rows, picks.iter().map(|i| change.weights.value(*i)).collect(), is_left)
+        self.match_some(&pairs, &mut all)?;
+        drop(pairs);
+        self.matches = all;
+        Ok(())
+    }
+
+    fn match_some(&self, pairs: &[(&[u8], Weighted<'_>, Weighted<'_>)], all: &mut [Matches; 2]) -> OpResult<()> {
+        if pairs.is_empty() {
+            return Ok(());
+        }
+        let lefts: Vec<&[u8]> = pairs.iter().map(|(_, (row, _), _)| *row).collect();
+        let rights: Vec<&[u8]> = pairs.iter().map(|(_, _, (row, _))| *row).collect();
+        let (_, mask) = self.evaluate(&lefts, &rights)?;
+        for at in mask.values().set_indices() {
+            let (key, left, right) = pairs[at];
+            for (side, row, partner) in [(0, left.0, right.1), (1, right.0, left.1)] {
+                if self.alone(side) != Alone::Never {
+                    add_weight(value_of(&mut all[side], key), row, partner);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn set_sum(matches: &mut Matches, key: &[u8], row: &[u8], sum: i64) {
+    if sum != 0 {
+        let sums = value_of(matches, key);
+        match sums.get_mut(row) {
+            Some(known) => *known = sum,
+            None => {
+                sums.insert(row.into(), sum);
+            }
+        }
+    } else if let Some(sums) = matches.get_mut(key) {
+        sums.remove(row);
+        if sums.is_empty() {
+            matches.remove(key);
+        }
     }
 }
 
 impl Operator for KeyedJoin {
     fn wants(&self, step: &Step<'_>) -> bool {
-        let moves = self.horizon.as_ref().is_some_and(|h| h.moves(step.watermarks));
-        moves && (self.left.closes() || self.right.closes())
+        self.sides.wants(step)
     }
 
     fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
-        let left = inputs[0].map(|d| self.left.encode(d)).transpose()?;
-        let right = inputs[1].map(|d| self.right.encode(d)).transpose()?;
-        let mut keys: Map<RowBytes, ()> = Map::default();
-        for change in [&left, &right].into_iter().flatten() {
-            for key in (0..change.len()).filter_map(|i| change.key(i)) {
-                if !keys.contains_key(key) {
-                    keys.insert(key.into(), ());
-                }
+        let mut out = Vec::new();
+        for (this, delta) in inputs.iter().enumerate() {
+            if let Some(delta) = delta {
+                self.take(this, delta, &mut out)?;
             }
         }
-        let mut out = self.output(&keys, -1)?;
-        if let Some(change) = &left {
-            self.left.update(change);
-            out.extend(self.unmatchable(change, self.shape.left, true)?);
-        }
-        if let Some(change) = &right {
-            self.right.update(change);
-            out.extend(self.unmatchable(change, self.shape.right, false)?);
-        }
-        out.extend(self.output(&keys, 1)?);
-        if let Some(bound) = self.horizon.as_ref().and_then(|h| h.now(step.watermarks)) {
-            self.left.forget_before(bound);
-            self.right.forget_before(bound);
+        let closed = self.sides.take_closed(step);
+        for (matches, keys) in self.matches.iter_mut().zip(closed) {
+            keys.iter().for_each(|key| {
+                matches.remove(key);
+            });
         }
         concat(&out)
     }
 
     fn state_rows(&self) -> usize {
-        self.left.index.len() + self.right.index.len()
+        self.sides.rows()
     }
 
     fn track(&mut self) {
-        self.left.track();
-        self.right.track();
+        self.sides.track();
     }
 
     fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
-        self.left.checkpoint(LEFT, out);
-        self.right.checkpoint(RIGHT, out);
-        Ok(())
+        self.sides.checkpoint(out)
     }
 
     fn restore(&mut self, entries: &mut dyn Iterator<Item = (&[u8], &[u8])>) -> OpResult<()> {
-        for (name, value) in entries {
-            match name.split_first().ok_or_else(malformed)? {
-                (&LEFT, name) => self.left.restore(name, value)?,
-                (_, name) => self.right.restore(name, value)?,
-            }
-        }
-        self.left.restored()?;
-        self.right.restored()
+        self.sides.restore(entries)?;
+        self.match_all()
     }
 }

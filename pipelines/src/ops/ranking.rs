@@ -1,9 +1,7 @@
 //! Top-N, deduplication and LIMIT: the first rows of each partition in a stated order.
 //!
 //! `ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) … WHERE rn <= n`, the same with RANK and DENSE_RANK, and
-//! `ORDER BY … LIMIT … OFFSET` (one partition, no number put out). The rows of a partition are kept sorted by the ORDER
-//! BY and then by the whole row, so rows that the ORDER BY does not tell apart have a place that does not depend on how
-//! they arrived. A step puts out only what changes among the first rows. Cost of a change: its place in the order, plus
+//! `ORDER BY … LIMIT … OFFSET` (one partition, no number put out). A step puts out only what changes among the first rows. Cost of a change: its place in the order, plus
 //! n if it falls among the first n. Above an append-only input rows beyond n are forgotten, since they cannot come back.
 
 use std::ops::ControlFlow;
@@ -14,12 +12,14 @@ use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use model::Delta;
 
-use super::keyed::{Changed, Keyed, malformed, unpair};
-use super::sorted::{Counted, Sorted};
+use super::keyed::{malformed, unpair};
+use super::partitions::{self, Partitions};
+use super::sorted::Counted;
 use super::{Operator, Step};
 use crate::error::OpResult;
-use crate::rows::{RowCodec, batch_of};
+use crate::rows::batch_of;
 use crate::state::StateWriter;
+use crate::watermark::Horizon;
 
 /// What is counted up to the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(crate) struct RankingSpec {
     pub(crate) bound: u64,
     /// Nothing is ever deleted from the input.
     pub(crate) append_only: bool,
+    /// Which column of the partition's key closes, and when.
+    pub(crate) closed: Option<(usize, Horizon)>,
 }
 
 /// A row in its place.
@@ -77,23 +79,16 @@ impl Counted for Entry {
     }
 }
 
-#[derive(Debug, Default)]
-struct Partition {
-    rows: Sorted<Entry>,
-    /// Number of entries that something was put out for. They are the first ones, but for `skip` and new arrivals.
-    emitted: usize,
-}
+/// The rows of a partition, and the number of entries that something was put out for. They are the first ones, but for
+/// `skip` and new arrivals.
+type Partition = partitions::Partition<Entry, usize>;
 
 /// The operator.
 #[derive(Debug)]
 pub(crate) struct Ranking {
     spec: RankingSpec,
     schema: SchemaRef,
-    partition_codec: RowCodec,
-    order_codec: RowCodec,
-    row_codec: RowCodec,
-    partitions: Keyed<Partition>,
-    changed: Changed,
+    partitions: Partitions<Entry, usize>,
 }
 
 /// Output rows, as bytes in one buffer.
@@ -115,43 +110,28 @@ impl Emission {
 }
 
 impl Ranking {
-    pub(crate) fn new(spec: RankingSpec, input: &SchemaRef, schema: SchemaRef) -> OpResult<Self> {
-        let columns: Vec<usize> = (0..spec.n_columns).collect();
-        Ok(Self {
-            partition_codec: RowCodec::of_columns(input, &spec.partition)?,
-            order_codec: RowCodec::ordered(input, &spec.order)?,
-            row_codec: RowCodec::of_columns(input, &columns)?,
-            schema,
-            partitions: Keyed::default(),
-            changed: Changed::default(),
-            spec,
-        })
+    pub(crate) fn new(mut spec: RankingSpec, input: &SchemaRef, schema: SchemaRef) -> OpResult<Self> {
+        let (keys, closed) = (std::mem::take(&mut spec.partition), spec.closed.take());
+        let partitions = Partitions::new(input, keys, &spec.order, spec.n_columns, closed)?;
+        Ok(Self { spec, schema, partitions })
     }
 
     /// Takes the change into the partitions, and notes which of them may put out something else now.
     fn update(&mut self, delta: &Delta) -> OpResult<()> {
-        let partitions = self.partition_codec.encode_some(&delta.rows, self.spec.partition.iter().copied())?;
-        let orders = self.order_codec.encode_some(&delta.rows, self.spec.order.iter().map(|(c, _)| *c))?;
-        let rows = self.row_codec.encode_some(&delta.rows, 0..self.spec.n_columns)?;
-        let mut key = Vec::new();
+        let placed = self.partitions.encode(delta)?;
+        let mut place = Vec::new();
         for (i, weight) in delta.weights.values().iter().enumerate() {
             if *weight == 0 {
                 continue;
             }
-            let order = orders.as_ref().map_or(&[][..], |o| o.row(i).data());
-            let slot = self.partitions.slot(partitions.as_ref().map_or(&[][..], |p| p.row(i).data()));
-            key.clear();
-            key.extend_from_slice(order);
-            key.extend_from_slice(rows.as_ref().map_or(&[][..], |r| r.row(i).data()));
-            self.partitions.touch(slot);
-            let (partition_key, partition) = self.partitions.at(slot);
-            if self.spec.append_only && is_beyond(&self.spec, partition, &key, order) {
+            let slot = self.partitions.slot(&placed, i);
+            let order_len = placed.place(i, &mut place)?;
+            let (key, partition) = self.partitions.slots.at(slot);
+            if self.spec.append_only && is_beyond(&self.spec, partition, &place, placed.order(i)) {
                 continue;
             }
-            self.changed.note(partition_key, &key);
-            let order_len = u32::try_from(order.len()).map_err(|_| malformed())?;
-            let (_, partition) = self.partitions.at(slot);
-            partition.rows.alter(&key, |entry| {
+            self.partitions.changed.note(key, &place);
+            partition.rows.alter(&place, |entry| {
                 let known = entry.get_or_insert_with(|| Entry { order_len, ..Entry::default() });
                 known.weight += weight;
                 if known.weight == 0 && known.copies == 0 {
@@ -165,13 +145,12 @@ impl Ranking {
     /// Compares what the touched partitions should put out with what they have put out.
     fn refresh(&mut self) -> Emission {
         let mut out = Emission::default();
-        for slot in self.partitions.take_touched() {
-            let (key, partition) = self.partitions.at(slot);
+        for slot in self.partitions.slots.take_touched() {
+            let (key, partition) = self.partitions.slots.at(slot);
             let gone = refresh_partition(&self.spec, partition, &mut out);
-            if self.changed.is_tracking() {
-                gone.iter().for_each(|row| self.changed.note(key, row));
+            if self.partitions.changed.is_tracking() {
+                gone.iter().for_each(|row| self.partitions.changed.note(key, row));
             }
-            let (_, partition) = self.partitions.at(slot);
             if partition.rows.is_empty() {
                 self.partitions.release(slot);
             }
@@ -185,7 +164,7 @@ impl Ranking {
         }
         let starts = std::iter::once(0).chain(out.ends.iter().copied());
         let rows: Vec<&[u8]> = starts.zip(&out.ends).map(|(from, to)| &out.bytes[from..*to]).collect();
-        let mut columns = self.row_codec.decode_batch(&rows)?.columns().to_vec();
+        let mut columns = self.partitions.arrangement.row_codec.decode_batch(&rows)?.columns().to_vec();
         if let (Number::Column | Number::Unread, Some(field)) = (self.spec.number, self.schema.fields().last()) {
             let numbers: ArrayRef = match self.spec.number {
                 Number::Column => Arc::new(UInt64Array::from(out.numbers.clone())),
@@ -214,7 +193,7 @@ fn is_beyond(spec: &RankingSpec, partition: &Partition, key: &[u8], order: &[u8]
 
 /// Puts out the difference and gives the rows that are no longer kept.
 fn refresh_partition(spec: &RankingSpec, partition: &mut Partition, out: &mut Emission) -> Vec<Box<[u8]>> {
-    let mut unseen = partition.emitted;
+    let mut unseen = partition.note;
     let mut emitted = 0;
     let mut dead: Vec<Box<[u8]>> = Vec::new();
     let (mut seen, mut rank, mut dense) = (0_u64, 0_u64, 0_u64);
@@ -248,7 +227,7 @@ fn refresh_partition(spec: &RankingSpec, partition: &mut Partition, out: &mut Em
         seen += n;
         ControlFlow::Continue(())
     });
-    partition.emitted = emitted;
+    partition.note = emitted;
     for key in &dead {
         partition.rows.alter(key, |entry| *entry = None);
     }
@@ -291,26 +270,33 @@ fn signed(n: u64) -> i64 {
 }
 
 impl Operator for Ranking {
-    fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
-        let Some(delta) = inputs[0] else { return Ok(None) };
-        self.update(delta)?;
-        let out = self.refresh();
+    fn wants(&self, step: &Step<'_>) -> bool {
+        self.partitions.wants(step)
+    }
+
+    fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
+        let mut out = Emission::default();
+        if let Some(delta) = inputs[0] {
+            self.update(delta)?;
+            out = self.refresh();
+        }
+        self.partitions.forget_closed(step);
         self.decode(&out)
     }
 
     fn state_rows(&self) -> usize {
-        self.partitions.values().map(|p| p.rows.len()).sum()
+        self.partitions.rows()
     }
 
     fn track(&mut self) {
-        self.changed.track();
+        self.partitions.changed.track();
     }
 
     /// One entry per row: partition and place → weight, and where the ORDER BY ends.
     fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
-        for at in self.changed.take() {
+        for at in self.partitions.changed.take() {
             let (partition, row) = unpair(&at)?;
-            match self.partitions.get(partition).and_then(|p| p.rows.get(row)) {
+            match self.partitions.slots.get(partition).and_then(|p| p.rows.get(row)) {
                 Some(entry) => {
                     let mut value = entry.weight.to_be_bytes().to_vec();
                     value.extend_from_slice(&entry.order_len.to_be_bytes());
@@ -333,11 +319,10 @@ impl Operator for Ranking {
                 order_len: u32::from_be_bytes(*order_len),
                 ..Entry::default()
             };
-            let slot = self.partitions.slot(partition);
-            self.partitions.at(slot).1.rows.alter(row, |known| *known = Some(entry));
-            self.partitions.touch(slot);
+            let slot = self.partitions.restore(partition, row, entry);
+            self.partitions.slots.touch(slot);
         }
         self.refresh();
-        Ok(())
+        self.partitions.restored()
     }
 }

@@ -4,7 +4,7 @@
 //! in, evaluates the touched partitions anew with DataFusion's window expressions, and puts out the rows whose values
 //! differ. Where all functions look only a stated number of rows back and forth (LAG, LEAD, ROWS frames with two ends),
 //! only the neighbourhood of the change is evaluated, so the cost does not grow with the partition; otherwise it is
-//! the size of the partition. Rows that the ORDER BY does not tell apart are ordered by the whole row.
+//! the size of the partition.
 
 use std::sync::Arc;
 
@@ -14,12 +14,14 @@ use arrow::datatypes::SchemaRef;
 use datafusion::physical_expr::window::WindowExpr;
 use model::Delta;
 
-use super::keyed::{Changed, Keyed, malformed, unpair};
-use super::sorted::{Counted, Sorted};
+use super::keyed::{malformed, unpair};
+use super::partitions::Partitions;
+use super::sorted::Counted;
 use super::{Operator, Step};
 use crate::error::OpResult;
 use crate::rows::{RowBytes, RowCodec, batch_of};
 use crate::state::StateWriter;
+use crate::watermark::Horizon;
 
 /// Bytes of the number that tells copies of one row apart.
 const COPY_LEN: usize = 4;
@@ -42,6 +44,8 @@ pub(crate) struct WindowSpec {
     pub(crate) functions: Vec<Arc<dyn WindowExpr>>,
     /// `None` if some function can depend on the whole partition.
     pub(crate) reach: Option<Reach>,
+    /// Which column of the partition's key closes, and when.
+    pub(crate) closed: Option<(usize, Horizon)>,
 }
 
 /// One copy of a row.
@@ -61,21 +65,15 @@ impl Counted for Entry {
     }
 }
 
-#[derive(Debug, Default)]
-struct Partition {
-    rows: Sorted<Entry>,
-    /// Smallest and largest key that the step touched.
-    touched: Option<(RowBytes, RowBytes)>,
-}
+/// Smallest and largest place that the step touched.
+type Touched = Option<(RowBytes, RowBytes)>;
 
-impl Partition {
-    fn touch(&mut self, key: &[u8]) {
-        match &mut self.touched {
-            None => self.touched = Some((key.into(), key.into())),
-            Some((low, _)) if key < &**low => *low = key.into(),
-            Some((_, high)) if key > &**high => *high = key.into(),
-            Some(_) => {}
-        }
+fn touch(touched: &mut Touched, key: &[u8]) {
+    match touched {
+        None => *touched = Some((key.into(), key.into())),
+        Some((low, _)) if key < &**low => *low = key.into(),
+        Some((_, high)) if key > &**high => *high = key.into(),
+        Some(_) => {}
     }
 }
 
@@ -100,47 +98,29 @@ impl Emission {
 pub(crate) struct Window {
     spec: WindowSpec,
     schema: SchemaRef,
-    partition_codec: RowCodec,
-    order_codec: RowCodec,
-    row_codec: RowCodec,
     value_codec: RowCodec,
-    partitions: Keyed<Partition>,
-    changed: Changed,
+    partitions: Partitions<Entry, Touched>,
 }
 
 impl Window {
     /// `schema`: the input's first columns, then one column per function.
-    pub(crate) fn new(spec: WindowSpec, input: &SchemaRef, schema: SchemaRef) -> OpResult<Self> {
+    pub(crate) fn new(mut spec: WindowSpec, input: &SchemaRef, schema: SchemaRef) -> OpResult<Self> {
         let values: Vec<usize> = (spec.n_columns..schema.fields().len()).collect();
-        Ok(Self {
-            partition_codec: RowCodec::of_columns(input, &spec.partition)?,
-            order_codec: RowCodec::ordered(input, &spec.order)?,
-            row_codec: RowCodec::new(Arc::clone(input))?,
-            value_codec: RowCodec::of_columns(&schema, &values)?,
-            partitions: Keyed::default(),
-            changed: Changed::default(),
-            schema,
-            spec,
-        })
+        let (keys, closed) = (std::mem::take(&mut spec.partition), spec.closed.take());
+        let partitions = Partitions::new(input, keys, &spec.order, input.fields().len(), closed)?;
+        Ok(Self { value_codec: RowCodec::of_columns(&schema, &values)?, partitions, schema, spec })
     }
 
     /// Takes the change in: first what comes, then what goes, since a row may do both within a step.
     fn update(&mut self, delta: &Delta, out: &mut Emission) -> OpResult<()> {
-        let partitions = self.partition_codec.encode_some(&delta.rows, self.spec.partition.iter().copied())?;
-        let orders = self.order_codec.encode_some(&delta.rows, self.spec.order.iter().map(|(c, _)| *c))?;
-        let rows = self.row_codec.encode_some(&delta.rows, 0..delta.rows.num_columns())?;
+        let placed = self.partitions.encode(delta)?;
         let mut key = Vec::new();
         let weights = delta.weights.values();
         let (coming, going): (Vec<usize>, Vec<usize>) =
             (0..delta.len()).filter(|i| weights[*i] != 0).partition(|i| weights[*i] > 0);
         for i in coming.into_iter().chain(going) {
-            let order = orders.as_ref().map_or(&[][..], |o| o.row(i).data());
-            let slot = self.partitions.slot(partitions.as_ref().map_or(&[][..], |p| p.row(i).data()));
-            self.partitions.touch(slot);
-            key.clear();
-            key.extend_from_slice(order);
-            key.extend_from_slice(rows.as_ref().map_or(&[][..], |r| r.row(i).data()));
-            let order_len = u32::try_from(order.len()).map_err(|_| malformed())?;
+            let slot = self.partitions.slot(&placed, i);
+            let order_len = placed.place(i, &mut key)?;
             for _ in 0..weights[i].unsigned_abs() {
                 match weights[i] > 0 {
                     true => self.insert(slot, &mut key, order_len),
@@ -152,9 +132,9 @@ impl Window {
     }
 
     fn insert(&mut self, slot: u32, key: &mut Vec<u8>, order_len: u32) {
-        let (at, partition) = self.partitions.at(slot);
+        let (at, partition) = self.partitions.slots.at(slot);
         let copy = with_copy(key, 0, |first| {
-            self.changed.note(at, first);
+            self.partitions.changed.note(at, first);
             partition.rows.alter(first, |entry| {
                 let entry = entry.get_or_insert_with(|| Entry { order_len, ..Entry::default() });
                 entry.copies += 1;
@@ -162,27 +142,27 @@ impl Window {
             })
         });
         with_copy(key, copy, |key| {
-            self.changed.note(at, key);
+            self.partitions.changed.note(at, key);
             partition.rows.alter(key, |entry| {
                 entry.get_or_insert_with(|| Entry { order_len, ..Entry::default() });
             });
-            partition.touch(key);
+            touch(&mut partition.note, key);
         });
     }
 
     fn remove(&mut self, slot: u32, key: &mut Vec<u8>, out: &mut Emission) {
-        let (at, partition) = self.partitions.at(slot);
+        let (at, partition) = self.partitions.slots.at(slot);
         // A delete of a row that is not there is no change.
         let copies = with_copy(key, 0, |first| partition.rows.get(first).map_or(0, |e| e.copies));
         let Some(last) = copies.checked_sub(1) else { return };
         let removed = with_copy(key, last, |key| {
-            self.changed.note(at, key);
-            partition.touch(key);
+            self.partitions.changed.note(at, key);
+            touch(&mut partition.note, key);
             partition.rows.alter(key, Option::take)
         });
         if last > 0 {
             with_copy(key, 0, |first| {
-                self.changed.note(at, first);
+                self.partitions.changed.note(at, first);
                 partition.rows.alter(first, |entry| entry.iter_mut().for_each(|e| e.copies = last));
             });
         }
@@ -193,13 +173,13 @@ impl Window {
 
     /// Evaluates what the step may have changed in the touched partitions.
     fn refresh(&mut self, out: &mut Emission) -> OpResult<()> {
-        for slot in self.partitions.take_touched() {
-            let (_, partition) = self.partitions.at(slot);
+        for slot in self.partitions.slots.take_touched() {
+            let (_, partition) = self.partitions.slots.at(slot);
             if partition.rows.is_empty() {
                 self.partitions.release(slot);
                 continue;
             }
-            let Some((low, high)) = partition.touched.take() else { continue };
+            let Some((low, high)) = partition.note.take() else { continue };
             let total = partition.rows.total();
             // Rows whose values may differ, then the rows that these read.
             let (from, to, read_from, read_to) = match self.spec.reach {
@@ -225,11 +205,11 @@ impl Window {
         (read_from, read_to): (u64, u64),
         out: &mut Emission,
     ) -> OpResult<()> {
-        let (at, partition) = self.partitions.at(slot);
+        let (at, partition) = self.partitions.slots.at(slot);
         let n_rows = usize::try_from(read_to - read_from).unwrap_or(usize::MAX);
         let rows: Vec<&[u8]> =
             partition.rows.iter_from(read_from).take(n_rows).map(|(key, entry)| row_of(key, entry)).collect();
-        let batch = self.row_codec.decode_batch(&rows)?;
+        let batch = self.partitions.arrangement.row_codec.decode_batch(&rows)?;
         let columns = self.spec.functions.iter().zip(self.value_codec.schema().fields()).map(|(function, field)| {
             let values = function.evaluate(&batch)?;
             match values.data_type() == field.data_type() {
@@ -250,7 +230,7 @@ impl Window {
             }
         }
         for (key, values) in differing {
-            self.changed.note(at, &key);
+            self.partitions.changed.note(at, &key);
             let (old, order_len) = partition.rows.alter(&key, |entry| match entry {
                 Some(entry) => (entry.values.replace(values.clone()), entry.order_len),
                 None => (None, 0),
@@ -269,7 +249,7 @@ impl Window {
             return Ok(None);
         }
         let rows: Vec<&[u8]> = out.rows.iter().map(|r| &**r).collect();
-        let mut columns = self.row_codec.decode_batch(&rows)?.columns().to_vec();
+        let mut columns = self.partitions.arrangement.row_codec.decode_batch(&rows)?.columns().to_vec();
         columns.truncate(self.spec.n_columns);
         columns.extend(self.value_codec.decode(out.values.iter().map(|v| &**v))?);
         let batch = batch_of(&self.schema, columns, rows.len())?;
@@ -291,27 +271,33 @@ fn row_of<'a>(key: &'a [u8], entry: &Entry) -> &'a [u8] {
 }
 
 impl Operator for Window {
-    fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
-        let Some(delta) = inputs[0] else { return Ok(None) };
+    fn wants(&self, step: &Step<'_>) -> bool {
+        self.partitions.wants(step)
+    }
+
+    fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
         let mut out = Emission::default();
-        self.update(delta, &mut out)?;
-        self.refresh(&mut out)?;
+        if let Some(delta) = inputs[0] {
+            self.update(delta, &mut out)?;
+            self.refresh(&mut out)?;
+        }
+        self.partitions.forget_closed(step);
         self.decode(&out)
     }
 
     fn state_rows(&self) -> usize {
-        self.partitions.values().map(|p| p.rows.len()).sum()
+        self.partitions.rows()
     }
 
     fn track(&mut self) {
-        self.changed.track();
+        self.partitions.changed.track();
     }
 
     /// One entry per copy of a row: partition and place → where the ORDER BY ends, copies, the values put out.
     fn checkpoint(&mut self, out: &mut StateWriter<'_>) -> OpResult<()> {
-        for at in self.changed.take() {
+        for at in self.partitions.changed.take() {
             let (partition, row) = unpair(&at)?;
-            match self.partitions.get(partition).and_then(|p| p.rows.get(row)) {
+            match self.partitions.slots.get(partition).and_then(|p| p.rows.get(row)) {
                 Some(entry) => {
                     let mut value = entry.order_len.to_be_bytes().to_vec();
                     value.extend_from_slice(&entry.copies.to_be_bytes());
@@ -334,10 +320,9 @@ impl Operator for Window {
                 copies: u32::from_be_bytes(*copies),
                 values: Some(values.into()),
             };
-            let slot = self.partitions.slot(partition);
-            self.partitions.at(slot).1.rows.alter(row, |known| *known = Some(entry));
+            self.partitions.restore(partition, row, entry);
         }
-        Ok(())
+        self.partitions.restored()
     }
 }
 
@@ -359,6 +344,7 @@ mod tests {
             n_columns: 2,
             functions: Vec::new(),
             reach: None,
+            closed: None,
         };
         let mut window = Window::new(spec, &schema, Arc::clone(&schema)).expect("a window");
         let (time, watermarks) = (BusinessTime::default(), Watermarks::default());
@@ -368,6 +354,6 @@ mod tests {
         // Deletes of rows that are not there.
         let delta = Delta::new(rows, Int64Array::from(vec![-1, -1]));
         assert!(window.step(&[Some(&delta)], &step).expect("a step").is_none());
-        assert_eq!(window.partitions.len(), 0);
+        assert_eq!(window.partitions.slots.len(), 0);
     }
 }
