@@ -180,8 +180,8 @@ fn free_name(fields: &[Field], name: &str) -> String {
 impl Operator for LateRows {
     fn step(&mut self, inputs: &[Option<&Delta>], step: &Step<'_>) -> OpResult<Option<Delta>> {
         let mut out = Vec::new();
-        for gate in 0..self.gates.len() {
-            let Some(delta) = inputs[gate] else { continue };
+        for (gate, delta) in inputs.iter().enumerate() {
+            let Some(delta) = delta else { continue };
             let lateness = &self.gates[gate].0;
             if !lateness.any.load(Ordering::Relaxed) {
                 continue;

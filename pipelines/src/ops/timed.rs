@@ -16,7 +16,7 @@ use model::Delta;
 use super::keyed::{Changed, malformed, unpair};
 use super::{Expr, Operator, Step, evaluate};
 use crate::error::OpResult;
-use crate::rows::{Map, RowCodec};
+use crate::rows::{Map, RowCodec, Set};
 use crate::state::StateWriter;
 use crate::watermark::{at, instants};
 
@@ -59,7 +59,7 @@ pub(crate) struct Timed {
     codec: RowCodec,
     rows: Map<SharedRow, (Span, i64)>,
     /// Rows by the instant at which they come or go.
-    events: BTreeMap<i64, HashSet<SharedRow, foldhash::fast::RandomState>>,
+    events: BTreeMap<i64, Set<SharedRow>>,
     /// With [`Gone::Forgotten`]: the latest time so far.
     latest_us: i64,
     changed: Changed,

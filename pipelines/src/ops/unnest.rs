@@ -128,7 +128,7 @@ fn elements(column: &ArrayRef, counts: &[i64]) -> OpResult<ArrayRef> {
     let lists = column.as_list::<i64>();
     let mut indices = Vec::new();
     for (row, count) in counts.iter().enumerate() {
-        let length = if lists.is_null(row) { 0 } else { i64::from(lists.value_length(row)) };
+        let length = if lists.is_null(row) { 0 } else { lists.value_length(row) };
         let start = lists.value_offsets()[row];
         indices.extend((0..*count).map(|i| (i < length).then_some((start + i) as u64)));
     }

@@ -151,7 +151,7 @@ impl Clauses {
                 )
             };
             if is_word(Some(first), "RETURNING") {
-                let end = 1 + rest[1..].iter().position(|t| starts_clause(t)).unwrap_or(rest.len() - 1);
+                let end = 1 + rest[1..].iter().position(starts_clause).unwrap_or(rest.len() - 1);
                 clauses.returning = Some(rest[1..end].to_vec());
                 rest = &rest[end..];
             } else if is_word(Some(first), "WITH") || is_word(Some(first), "WITHOUT") {

@@ -344,7 +344,7 @@ fn unit_name(field: &DateTimeField) -> String {
 pub(crate) fn duration_us(text: &str) -> Result<i64, String> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let unknown = || format!("'{text}' is no duration like '10 minutes'");
-    if words.is_empty() || words.len() % 2 != 0 {
+    if words.is_empty() || !words.len().is_multiple_of(2) {
         return Err(unknown());
     }
     let mut sum = 0_i64;

@@ -61,6 +61,8 @@ const AGGREGATES: &[&str] = &[
     "SELECT status, bool_and(qty > 0) AS every, bool_or(qty > 15) AS some, bit_xor(qty) AS x FROM orders GROUP BY status",
     "SELECT day, round(stddev(qty), 9) AS s, round(var_pop(amount), 6) AS v, round(stddev_pop(weight), 9) AS p, round(var(weight), 9) AS w FROM orders GROUP BY day",
     "SELECT status, round(sum(weight), 9) AS s, round(avg(weight), 9) AS a, max(weight) AS m, round(corr(qty, weight), 6) AS c FROM orders GROUP BY status",
+    "SELECT status, round(covar_samp(weight, qty), 6) AS c, round(covar_pop(amount, weight), 6) AS p, round(corr(amount, qty), 6) AS r, bit_and(qty) AS a, bit_or(customer_id) AS o, bit_xor(customer_id) AS x FROM orders GROUP BY status",
+    "SELECT day, round(regr_slope(weight, qty), 6) AS b, round(regr_intercept(weight, qty), 6) AS a, regr_count(weight, qty) AS n, round(regr_r2(weight, qty), 6) AS r2, round(regr_avgx(weight, qty), 6) AS x, round(regr_avgy(weight, qty), 6) AS y, round(regr_sxx(weight, qty), 6) AS sxx, round(regr_syy(weight, qty), 6) AS syy, round(regr_sxy(weight, qty), 6) AS sxy FROM orders GROUP BY day",
     "SELECT approx_distinct(customer_id) AS n, approx_median(qty) AS m FROM orders",
     "SELECT round(sum(weight), 9) AS s, median(weight) AS m, array_agg(id ORDER BY id) AS ids, min(status) AS lo FROM orders WHERE qty > 1000",
 ];
@@ -77,6 +79,10 @@ const JOINS: &[&str] = &[
     "SELECT o.id, c.id AS customer FROM orders o JOIN customers c ON o.qty = c.id",
     "SELECT o.id, i.id AS item FROM orders o JOIN items i ON o.amount = i.units",
     "SELECT o.id, i.id AS item FROM orders o LEFT JOIN items i ON i.units > o.amount * 100",
+    "SELECT o.id, i.id AS item FROM orders o RIGHT JOIN items i ON i.order_id % 5 = o.id % 5 AND i.units > o.amount",
+    "SELECT o.id, i.id AS item FROM orders o FULL JOIN items i ON i.order_id = o.id AND i.units > o.qty",
+    "SELECT id FROM orders o WHERE EXISTS (SELECT 1 FROM items i WHERE i.order_id % 3 = o.id % 3 AND i.units > o.qty * 40)",
+    "SELECT id FROM orders o WHERE NOT EXISTS (SELECT 1 FROM items i WHERE i.order_id % 3 = o.id % 3 AND i.units > o.qty * 40)",
     "SELECT id, (SELECT count(*) FROM items i WHERE i.order_id = o.id AND i.units > 0) AS n FROM orders o",
     "SELECT o.id, l.n FROM orders o, LATERAL (SELECT count(*) AS n FROM items i WHERE i.order_id = o.id) l",
 ];

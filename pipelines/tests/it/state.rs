@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{Int64Array, RecordBatch};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use model::clock::ManualClock;
-use model::{Delta, SourceEpoch, SourceTable, SqlFile, TableDelta};
+use model::{Delta, EventTime, SourceEpoch, SourceTable, SqlFile, TableDelta, TableWatermark};
 use pipelines::{Engine, Program, Saver, StateStore, StepMode};
 use rand::Rng;
 
@@ -55,6 +55,14 @@ fn views() -> Vec<(String, String)> {
         (
             "sets",
             "SELECT status, day, count(*) AS n, sum(amount) AS total FROM orders GROUP BY GROUPING SETS ((status), (day), ())",
+        ),
+        (
+            "regression",
+            "SELECT status, round(regr_slope(weight, qty), 9) AS b, round(corr(amount, qty), 9) AS c, bit_and(qty) AS a, bit_xor(id) AS x FROM orders GROUP BY status",
+        ),
+        (
+            "heavier",
+            "SELECT o.id, i.id AS item FROM orders o FULL JOIN items i ON i.order_id % 4 = o.id % 4 AND i.units > o.qty * 30",
         ),
         ("unlike", "SELECT id FROM orders WHERE status NOT IN (SELECT grp FROM customers)"),
         ("over_view", "SELECT count(*) AS statuses, sum(total) AS total FROM by_status"),
@@ -133,7 +141,7 @@ async fn killed_and_restored(seed: u64, all_operators: bool) -> (Engine, World) 
     }
 }
 
-fn program_of(views: &[(String, String)], all_operators: bool) -> pipelines::Program {
+fn program_of(views: &[(String, String)], all_operators: bool) -> Program {
     let mut program = program(views);
     if all_operators {
         program.store_all_operators();
@@ -198,36 +206,53 @@ fn stream(seed: u64) -> Vec<SourceEpoch> {
     let mut world = World::new(seed);
     let mut n_events = 0;
     (0..EPOCHS)
-        .map(|_| {
+        .map(|no| {
+            let now_s = 10 * no as i64;
             let mut epoch = net(world.random_epoch(4));
             epoch.tables.retain(|t| &*t.table == "customers");
             let rows: Vec<Row> = (0..world.rng.random_range(0..9))
                 .map(|i| {
                     let kind = ["scan", "move", "count"][world.rng.random_range(0..3)].to_owned();
                     let amount = world.rng.random_range(-500..5_000);
-                    vec![Cell::Int(n_events + i), Cell::Text(kind), Cell::Int(amount)]
+                    let at = (now_s - world.rng.random_range(0..25)) * 1_000_000;
+                    vec![Cell::Int(n_events + i), Cell::Text(kind), Cell::Int(amount), Cell::Int(at)]
                 })
                 .collect();
             n_events += rows.len() as i64;
             epoch.offsets.set("events", 0, n_events);
             let delta = Delta::inserts(batch(&events().schema, &rows));
             epoch.tables.push(TableDelta { table: events().name, delta, positions: Vec::new() });
+            let watermark_us = Some((now_s - 15) * 1_000_000);
+            epoch.watermarks = vec![TableWatermark { table: events().name, watermark_us, partitions: Vec::new() }];
             epoch
         })
         .collect()
 }
 
 fn events() -> SourceTable {
-    let columns = [("id", DataType::Int64), ("kind", DataType::Utf8), ("amount", DataType::Decimal128(12, 2))];
+    let columns = [
+        ("id", DataType::Int64),
+        ("kind", DataType::Utf8),
+        ("amount", DataType::Decimal128(12, 2)),
+        ("at", DataType::Timestamp(TimeUnit::Microsecond, None)),
+    ];
     let mut events = table("events", &columns);
     events.primary_key = Vec::new();
+    events.event_time = Some(EventTime { column: 3, delay_us: 0 });
     events
 }
 
-const OVER_EVENTS: [&str; 4] = [
+const OVER_EVENTS: [&str; 7] = [
     "CREATE MATERIALIZED VIEW raw AS SELECT * FROM events;",
     "CREATE MATERIALIZED VIEW by_kind AS SELECT kind, count(*) AS n, max(amount) AS most FROM events GROUP BY kind;",
     "CREATE MATERIALIZED VIEW named AS SELECT e.id, c.name FROM events e JOIN customers c ON c.id = e.id % 12;",
+    "CREATE MATERIALIZED VIEW windows AS SELECT window_end, count(*) AS n FROM \
+       TABLE(TUMBLE(TABLE events, DESCRIPTOR(at), INTERVAL '30' SECOND)) GROUP BY window_start, window_end;",
+    "CREATE MATERIALIZED VIEW largest AS SELECT id, window_end, n FROM (SELECT *, \
+       row_number() OVER (PARTITION BY kind, window_start, window_end ORDER BY amount DESC, id) AS n \
+       FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(at), INTERVAL '30' SECOND))) WHERE n <= 2;",
+    "CREATE MATERIALIZED VIEW running AS SELECT id, sum(amount) OVER (PARTITION BY window_start, window_end \
+       ORDER BY id) AS s FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(at), INTERVAL '30' SECOND));",
     "CREATE MATERIALIZED VIEW over_raw AS SELECT count(*) AS n, sum(amount) AS total FROM raw;",
 ];
 /// The query of another view, with another key: the two share all operators, and no row.

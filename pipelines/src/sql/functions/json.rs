@@ -157,7 +157,10 @@ impl Paths {
     }
 }
 
-fn each_text(columns: &Columns, one: fn(&Columns, usize, &str, &[Step]) -> Result<Option<String>>) -> Result<ArrayRef> {
+/// Gives the text of one row.
+type TextOf = fn(&Columns, usize, &str, &[Step]) -> Result<Option<String>>;
+
+fn each_text(columns: &Columns, one: TextOf) -> Result<ArrayRef> {
     let mut out = StringBuilder::new();
     let mut paths = Paths::default();
     for row in 0..columns.n_rows() {

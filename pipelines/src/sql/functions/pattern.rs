@@ -136,7 +136,7 @@ fn read(items: &[Item], mut text: &str) -> Option<NaiveDateTime> {
     for (i, item) in items.iter().enumerate() {
         // A number is as long as it can be, unless digits follow it directly.
         let next_is_number =
-            matches!(items.get(i + 1), Some(Item::Field(c, n)) if !matches!(c, 'a' | 'E') && !(*c == 'M' && *n > 2));
+            matches!(items.get(i + 1), Some(Item::Field(c, n)) if !(matches!(c, 'a' | 'E') || (*c == 'M' && *n > 2)));
         match item {
             Item::Text(literal) => text = text.strip_prefix(literal.as_str())?,
             Item::Field('M' | 'L', n) if *n > 2 => {
