@@ -17,6 +17,7 @@ mod json;
 mod kept;
 mod keys;
 mod lineage;
+mod names;
 mod ops;
 mod program;
 mod publish;

@@ -46,6 +46,7 @@ const TOP_N: &[&str] = &[
     "SELECT count(*) AS n FROM (SELECT id FROM items LIMIT 12)",
 ];
 
+/// What is added before rounding keeps sums of short decimals from lying in the middle between two results.
 const AGGREGATES: &[&str] = &[
     "SELECT status, day, sum(amount) AS total, count(*) AS n FROM orders GROUP BY GROUPING SETS ((status), (day), (status, day))",
     "SELECT status, day, grouping(status) AS g, grouping(day) AS h, sum(qty) AS q FROM orders GROUP BY ROLLUP (status, day)",
@@ -61,8 +62,8 @@ const AGGREGATES: &[&str] = &[
     "SELECT status, bool_and(qty > 0) AS every, bool_or(qty > 15) AS some, bit_xor(qty) AS x FROM orders GROUP BY status",
     "SELECT day, round(stddev(qty), 9) AS s, round(var_pop(amount), 6) AS v, round(stddev_pop(weight), 9) AS p, round(var(weight), 9) AS w FROM orders GROUP BY day",
     "SELECT status, round(sum(weight), 9) AS s, round(avg(weight), 9) AS a, max(weight) AS m, round(corr(qty, weight), 6) AS c FROM orders GROUP BY status",
-    "SELECT status, round(covar_samp(weight, qty), 6) AS c, round(covar_pop(amount, weight), 6) AS p, round(corr(amount, qty), 6) AS r, bit_and(qty) AS a, bit_or(customer_id) AS o, bit_xor(customer_id) AS x FROM orders GROUP BY status",
-    "SELECT day, round(regr_slope(weight, qty), 6) AS b, round(regr_intercept(weight, qty), 6) AS a, regr_count(weight, qty) AS n, round(regr_r2(weight, qty), 6) AS r2, round(regr_avgx(weight, qty), 6) AS x, round(regr_avgy(weight, qty), 6) AS y, round(regr_sxx(weight, qty), 6) AS sxx, round(regr_syy(weight, qty), 6) AS syy, round(regr_sxy(weight, qty), 6) AS sxy FROM orders GROUP BY day",
+    "SELECT status, round(covar_samp(weight, qty) + 1.7e-7, 6) AS c, round(covar_pop(amount, weight) + 1.7e-7, 6) AS p, round(corr(amount, qty) + 1.7e-7, 6) AS r, bit_and(qty) AS a, bit_or(customer_id) AS o, bit_xor(customer_id) AS x FROM orders GROUP BY status",
+    "SELECT day, round(regr_slope(weight, qty) + 1.7e-7, 6) AS b, round(regr_intercept(weight, qty) + 1.7e-7, 6) AS a, regr_count(weight, qty) AS n, round(regr_r2(weight, qty) + 1.7e-7, 6) AS r2, round(regr_avgx(weight, qty) + 1.7e-7, 6) AS x, round(regr_avgy(weight, qty) + 1.7e-7, 6) AS y, round(regr_sxx(weight, qty) + 1.7e-7, 6) AS sxx, round(regr_syy(weight, qty) + 1.7e-7, 6) AS syy, round(regr_sxy(weight, qty) + 1.7e-7, 6) AS sxy FROM orders GROUP BY day",
     "SELECT approx_distinct(customer_id) AS n, approx_median(qty) AS m FROM orders",
     "SELECT round(sum(weight), 9) AS s, median(weight) AS m, array_agg(id ORDER BY id) AS ids, min(status) AS lo FROM orders WHERE qty > 1000",
 ];
