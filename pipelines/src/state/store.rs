@@ -32,7 +32,7 @@ use super::StateChange;
 use crate::fingerprint::Fingerprint;
 
 /// Version of the layout and of the row format in it. A store of another version is refused.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// A memtable of this size is written out; also the size of the store's cache in memory.
 const MEMTABLE_BYTES: usize = 16 << 20;
