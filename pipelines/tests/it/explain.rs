@@ -143,7 +143,7 @@ fn aggregates_that_read_their_whole_group_say_so() {
     expect![[r#"
         v (key: status; incremental)
         project orders.status, array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST] AS ids, stddev(orders.weight) AS s, corr(orders.weight,orders.qty) AS c, bit_or(orders.qty) AS b, approx_distinct(orders.day) AS d
-          aggregate array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST], stddev(orders.weight), corr(orders.weight, CAST(orders.qty AS Float64)), bit_or(orders.qty), approx_distinct(orders.day) by orders.status (reads the whole group for array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST], approx_distinct(orders.day))
+          aggregate array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST], stddev(orders.weight), corr(orders.weight, CAST(orders.qty AS Float64)), bit_or(orders.qty), approx_distinct(orders.day) by orders.status (reads the whole group for array_agg(orders.id) ORDER BY [orders.id ASC NULLS LAST])
             columns orders.status, orders.id, orders.weight, CAST(orders.qty AS Float64), orders.qty, orders.day
               columns id, qty, status, day, weight
                 source orders

@@ -64,6 +64,8 @@ const AGGREGATES: &[&str] = &[
     "SELECT status, round(sum(weight), 9) AS s, round(avg(weight), 9) AS a, max(weight) AS m, round(corr(qty, weight), 6) AS c FROM orders GROUP BY status",
     "SELECT status, round(covar_samp(weight, qty) + 1.7e-7, 6) AS c, round(covar_pop(amount, weight) + 1.7e-7, 6) AS p, round(corr(amount, qty) + 1.7e-7, 6) AS r, bit_and(qty) AS a, bit_or(customer_id) AS o, bit_xor(customer_id) AS x FROM orders GROUP BY status",
     "SELECT day, round(regr_slope(weight, qty) + 1.7e-7, 6) AS b, round(regr_intercept(weight, qty) + 1.7e-7, 6) AS a, regr_count(weight, qty) AS n, round(regr_r2(weight, qty) + 1.7e-7, 6) AS r2, round(regr_avgx(weight, qty) + 1.7e-7, 6) AS x, round(regr_avgy(weight, qty) + 1.7e-7, 6) AS y, round(regr_sxx(weight, qty) + 1.7e-7, 6) AS sxx, round(regr_syy(weight, qty) + 1.7e-7, 6) AS syy, round(regr_sxy(weight, qty) + 1.7e-7, 6) AS sxy FROM orders GROUP BY day",
+    "SELECT status, approx_distinct(day) AS d, approx_distinct(amount) AS a, approx_distinct(created_at) AS c FROM orders GROUP BY status",
+    "SELECT order_id, approx_distinct(sku) AS s, approx_distinct(units) FILTER (WHERE units > 0) AS u FROM items GROUP BY order_id",
     "SELECT approx_distinct(customer_id) AS n, approx_median(qty) AS m FROM orders",
     "SELECT round(sum(weight), 9) AS s, median(weight) AS m, array_agg(id ORDER BY id) AS ids, min(status) AS lo FROM orders WHERE qty > 1000",
 ];

@@ -58,7 +58,7 @@ fn views() -> Vec<(String, String)> {
         ),
         (
             "regression",
-            "SELECT status, round(regr_slope(weight, qty) + 1.7e-7, 6) AS b, round(corr(amount, qty) + 1.7e-7, 6) AS c, bit_and(qty) AS a, bit_xor(id) AS x FROM orders GROUP BY status",
+            "SELECT status, round(regr_slope(weight, qty) + 1.7e-7, 6) AS b, round(corr(amount, qty) + 1.7e-7, 6) AS c, bit_and(qty) AS a, bit_xor(id) AS x, approx_distinct(amount) AS d FROM orders GROUP BY status",
         ),
         (
             "heavier",

@@ -13,6 +13,7 @@ mod general;
 mod linear;
 mod pairs;
 mod ranked;
+mod sketch;
 mod spec;
 
 use std::sync::Arc;

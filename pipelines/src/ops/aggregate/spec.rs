@@ -13,6 +13,7 @@ use super::general::General;
 use super::linear::{Count, DecimalAverage, Sum};
 use super::pairs::{PairFigure, Pairs};
 use super::ranked::{Ranked, Wanted};
+use super::sketch::Sketch;
 use crate::error::OpResult;
 
 /// One aggregate of the SELECT list. Columns are indexes into the operator's input.
@@ -72,6 +73,7 @@ impl AggregateSpec {
             (name, Some(i)) if Figure::of(name).is_some() && Floats::supports(type_of(i), &self.output) => {
                 Box::new(Floats::new(i, Figure::of(name).unwrap_or(Figure::Sum)))
             }
+            ("approx_distinct", Some(i)) if Sketch::supports(type_of(i)) => Box::new(Sketch::new(i, self.general)),
             (name, Some(i)) if BitsOf::of(name).is_some() && Bits::supports(type_of(i), &self.output) => {
                 Box::new(Bits::new(i, BitsOf::of(name).unwrap_or(BitsOf::Xor), self.output))
             }
