@@ -212,6 +212,10 @@ impl Operator for Recompute {
 
 /// Runs a DataFusion future from the engine's own thread. Operators of DataFusion may spawn tasks, so a small runtime
 /// of their own stands behind them; the caller may itself be inside another runtime.
+///
+/// DataFusion's streams give way when the task that polls them has used up tokio's budget. The engine takes many steps
+/// within one poll of its caller, and nobody else could renew the budget meanwhile: without `unconstrained` they would give
+/// way for ever.
 pub(crate) fn block_on<T>(future: impl Future<Output = OpResult<T>>) -> OpResult<T> {
     static RUNTIME: OnceLock<Result<tokio::runtime::Runtime, std::io::Error>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
@@ -225,7 +229,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = OpResult<T>>) -> OpResult
     match runtime {
         Ok(runtime) => {
             let _guard = runtime.enter();
-            futures::executor::block_on(future)
+            futures::executor::block_on(tokio::task::unconstrained(future))
         }
         Err(e) => Err(datafusion::error::DataFusionError::Execution(format!("no runtime for recomputation: {e}"))),
     }

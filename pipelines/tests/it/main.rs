@@ -7,6 +7,7 @@ mod failing_rows;
 mod operators;
 mod oracle;
 mod publish;
+mod recompute;
 mod slt;
 mod state;
 mod stream_joins;
