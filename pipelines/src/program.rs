@@ -10,6 +10,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
+use datafusion::execution::FunctionRegistry;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
@@ -27,7 +28,7 @@ use crate::sql::now::BusinessTime;
 use crate::sql::places::planning_diagnostic;
 use crate::sql::sets::count_copies;
 use crate::sql::{
-    Declared, StatementKind, ViewOptions, ViewStatement, functions, parse_query, parse_view, relation_names,
+    Declared, Operators, StatementKind, ViewOptions, ViewStatement, functions, parse_query, parse_view, relation_names,
 };
 
 /// The SELECT of a rule, to be kept like a view.
@@ -157,12 +158,18 @@ pub(crate) fn new_session(time: &BusinessTime) -> SessionContext {
     let options = config.options_mut();
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
+    // `0.1` is a decimal, as SQL has it: what is computed with it stays exact.
+    options.sql_parser.parse_float_as_decimal = true;
     options.execution.time_zone = Some("UTC".to_owned());
     // The planner's own notion of which columns can be NULL differs from rule to rule; the check would refuse queries
     // that are right.
     options.execution.skip_physical_aggregate_schema_check = true;
-    let session = SessionContext::new_with_config(config);
+    let mut session = SessionContext::new_with_config(config);
     functions::register(&session);
+    // A session takes every planner.
+    if let Err(error) = session.register_expr_planner(Arc::new(Operators::default())) {
+        tracing::error!(%error, "operators cannot be registered");
+    }
     for function in time.functions() {
         session.register_udf(function);
     }

@@ -1,7 +1,7 @@
 //! From SQL text to statements that DataFusion plans: the parser, Flink's own syntax, functions, and time.
 //!
 //! A statement passes through [`tokens`] (what the parser does not know), the parser, and the rewriting of the syntax
-//! tree ([`windows`], [`as_of`], [`unnest`], [`spellings`]). Places in messages are those of the text as written.
+//! tree ([`windows`], [`as_of`], [`unnest`], [`standard`], [`spellings`]). Places in messages are those of the text as written.
 
 mod as_of;
 mod declared;
@@ -10,12 +10,14 @@ pub(crate) mod functions;
 mod json_clauses;
 pub(crate) mod lint;
 pub(crate) mod now;
+mod operators;
 mod options;
 pub(crate) mod places;
 mod refusal;
 mod relations;
 pub(crate) mod sets;
 mod spellings;
+mod standard;
 mod template;
 mod tokens;
 mod unnest;
@@ -29,6 +31,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 use model::{Diagnostic, SqlStatement};
 
 pub(crate) use declared::Declared;
+pub(crate) use operators::Operators;
 pub(crate) use options::ViewOptions;
 pub(crate) use refusal::Refusal;
 pub(crate) use relations::relation_names;
@@ -162,6 +165,7 @@ fn parse_one(statement: &SqlStatement, declared: &Declared) -> Result<Parsed, Di
         windows::rewrite(query)
             .and_then(|()| as_of::rewrite(query, declared))
             .and_then(|()| unnest::rewrite(query))
+            .and_then(|()| standard::rewrite(query))
             .and_then(|()| spellings::rewrite(query))
             .map_err(|refusal| refusal.diagnostic(statement))?;
     }

@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::functions::{Unit, time};
 use super::refusal::Refusal;
+use super::standard;
 use super::template;
 use super::tokens::SYMMETRIC;
 use super::windows::arguments_of;
@@ -44,7 +45,7 @@ impl VisitorMut for Rewriter {
     }
 }
 
-type Rewritten = Result<Option<Expr>, Refusal>;
+pub(super) type Rewritten = Result<Option<Expr>, Refusal>;
 
 fn rewritten(expr: &mut Expr) -> Rewritten {
     match expr {
@@ -76,7 +77,7 @@ fn unit(name: &str, place: &Expr) -> Result<String, Refusal> {
 }
 
 /// An expression with the holes `__a`, `__b`, `__c` filled in order.
-fn filled(sql: &str, with: &[&Expr]) -> Rewritten {
+pub(super) fn filled(sql: &str, with: &[&Expr]) -> Rewritten {
     let holes = ["__a", "__b", "__c"].into_iter().zip(with).map(|(hole, e)| (hole, (*e).clone())).collect();
     match template::expr(sql, holes) {
         Ok(expr) => Ok(Some(expr)),
@@ -121,6 +122,16 @@ fn function(call: &mut Function) -> Rewritten {
         ("LOCALTIMESTAMP", 0) => filled("CAST(now() AS TIMESTAMP)", &[]),
         ("CURRENT_TIME" | "LOCALTIME", 0) => filled("CAST(now() AS TIME)", &[]),
         ("LISTAGG", 1 | 2) => listagg(call, &args),
+        ("LAST_DAY", 1) => {
+            filled("CAST(date_trunc('month', __a) + INTERVAL '1' MONTH - INTERVAL '1' DAY AS DATE)", &refs)
+        }
+        ("DAYNAME", 1) => filled("date_format(__a, 'EEEE')", &refs),
+        ("MONTHNAME", 1) => filled("date_format(__a, 'MMMM')", &refs),
+        ("STRFTIME", 2) => filled("date_format(__a, __b)", &refs),
+        ("TO_CHAR", 2) => to_char(&args),
+        ("PERCENTILE_CONT" | "APPROX_PERCENTILE_CONT" | "APPROX_PERCENTILE_CONT_WITH_WEIGHT", _) => {
+            shares_are_doubles(call)
+        }
         (other, _) => {
             if let Some(name) = renamed(other) {
                 call.name = same_place(&call.name, name);
@@ -128,6 +139,44 @@ fn function(call: &mut Function) -> Rewritten {
             Ok(None)
         }
     }
+}
+
+/// `TO_CHAR(ts, pattern)`: a pattern with a `%` is `strftime`'s, another one PostgreSQL's.
+fn to_char(args: &[Expr]) -> Rewritten {
+    let Some(pattern) = text_of(&args[1]).filter(|p| !p.contains('%')) else {
+        return filled("date_format(__a, __b)", &[&args[0], &args[1]]);
+    };
+    let java = standard::java_pattern(pattern).map_err(|part| {
+        let message = format!("`{part}` of the pattern '{pattern}' is not supported");
+        Refusal::of(&args[1], message, "write DATE_FORMAT(ts, 'yyyy-MM-dd'), with the letters y M d D H h m s S a E Q")
+    })?;
+    let java = Expr::value(Value::SingleQuotedString(java));
+    filled("date_format(__a, __b)", &[&args[0], &java])
+}
+
+/// The text of a literal.
+pub(super) fn text_of(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Value(v) => match &v.value {
+            Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The share that a percentile is asked for must be a double, and `0.5` is a decimal.
+fn shares_are_doubles(call: &mut Function) -> Rewritten {
+    let FunctionArguments::List(list) = &mut call.args else { return Ok(None) };
+    for arg in &mut list.args {
+        if let FunctionArg::Unnamed(FunctionArgExpr::Expr(share)) = arg
+            && matches!(share, Expr::Value(v) if matches!(v.value, Value::Number(..)))
+            && let Some(double) = filled("CAST(__a AS DOUBLE)", &[share])?
+        {
+            *share = double;
+        }
+    }
+    Ok(None)
 }
 
 /// The part of `HOUR(ts)` and its like.
@@ -157,6 +206,8 @@ fn renamed(function: &str) -> Option<&'static str> {
         "TRUNCATE" => "trunc",
         "STDDEV_SAMP" => "stddev",
         "VARIANCE" => "var_samp",
+        "CEILING" => "ceil",
+        "EVERY" => "bool_and",
         "UCASE" => "upper",
         "LCASE" => "lower",
         _ => return None,

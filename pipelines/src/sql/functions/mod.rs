@@ -1,6 +1,8 @@
 //! Functions of Flink that DataFusion lacks or means otherwise.
 
 mod calendar;
+pub(super) mod decimal;
+pub(super) mod interval;
 mod json;
 mod pattern;
 mod row;
