@@ -168,6 +168,8 @@ impl Engine {
     /// # Errors
     /// [`Error::Compute`] if an operator cannot read what is stored.
     pub fn restore(&mut self, restored: &Restored) -> Result<(), Error> {
+        // What the stored rows make of the views is no change.
+        self.want_changes(|_| false);
         let checkpoint = &restored.checkpoint;
         self.continue_after(checkpoint.epoch);
         self.program.time.set_us(checkpoint.as_of_us);
@@ -206,6 +208,7 @@ impl Engine {
         self.run_graph(&SourceEpoch::default(), &step, Some(restored));
         self.first = false;
         self.watermarks = watermarks;
+        self.want_changes(|_| true);
         Ok(())
     }
 

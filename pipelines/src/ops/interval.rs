@@ -239,17 +239,27 @@ impl IntervalJoin {
                 continue;
             }
             let row = change.encoded.row(i);
-            self.changed.note(&side_key(this, key), &below(time, row));
             let rows = value_of(&mut half.index, key);
+            let mut is_new = false;
             let stored = rows.entry((time, row.into())).or_insert_with(|| {
                 half.n_rows += 1;
+                is_new = true;
                 Stored { weight: 0, matches: 0, before: None }
             });
             stored.weight += weight;
             stored.matches = *matches;
-            if stored.weight == 0 {
+            let is_gone = stored.weight == 0;
+            if is_gone {
                 rows.remove(&(time, row.into()));
                 half.n_rows -= 1;
+            }
+            if self.changed.is_tracking() {
+                let (key, below) = (side_key(this, key), below(time, row));
+                match (is_new, is_gone) {
+                    (true, _) => self.changed.note_new(&key, &below),
+                    (false, true) => self.changed.note_gone(&key, &below),
+                    (false, false) => self.changed.note(&key, &below),
+                }
             }
             if rows.is_empty() {
                 half.index.remove(key);
@@ -311,7 +321,7 @@ impl IntervalJoin {
                 half.n_rows -= gone.len();
                 if self.changed.is_tracking() {
                     for (time, row) in gone.keys() {
-                        self.changed.note(&side_key(this, &key), &below(*time, row));
+                        self.changed.note_gone(&side_key(this, &key), &below(*time, row));
                     }
                 }
                 if rows.is_empty() {

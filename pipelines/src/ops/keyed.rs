@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 use hashbrown::HashTable;
 
 use crate::error::OpResult;
-use crate::rows::RowBytes;
+use crate::rows::{Map, RowBytes};
 
 #[derive(Debug)]
 struct Slot<T> {
@@ -124,27 +124,55 @@ impl<T: Default> Keyed<T> {
 
 /// Entries of state whose value has changed since the last checkpoint: pairs of a key and a place below it.
 #[derive(Debug, Default)]
-pub(crate) struct Changed(Option<hashbrown::HashSet<RowBytes, foldhash::fast::RandomState>>);
+pub(crate) struct Changed(Option<Map<RowBytes, Origin>>);
+
+/// Whether the store has an entry of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Stored,
+    /// It came into being after the last checkpoint.
+    New,
+}
 
 impl Changed {
     /// Starts to remember; before that, [`Changed::note`] costs nothing.
     pub(crate) fn track(&mut self) {
-        self.0 = Some(hashbrown::HashSet::default());
+        self.0 = Some(Map::default());
     }
 
     pub(crate) fn is_tracking(&self) -> bool {
         self.0.is_some()
     }
 
+    /// An entry changes, comes or goes.
     pub(crate) fn note(&mut self, key: &[u8], below: &[u8]) {
-        if let Some(set) = &mut self.0 {
-            set.insert(pair(key, below).into());
+        if let Some(known) = &mut self.0 {
+            known.entry(pair(key, below).into()).or_insert(Origin::Stored);
+        }
+    }
+
+    /// An entry comes that was not there just before.
+    pub(crate) fn note_new(&mut self, key: &[u8], below: &[u8]) {
+        if let Some(known) = &mut self.0 {
+            known.entry(pair(key, below).into()).or_insert(Origin::New);
+        }
+    }
+
+    /// An entry goes. One that has come since the last checkpoint leaves no trace.
+    pub(crate) fn note_gone(&mut self, key: &[u8], below: &[u8]) {
+        let Some(known) = &mut self.0 else { return };
+        let name = pair(key, below);
+        match known.get(&name[..]) {
+            Some(Origin::New) => drop(known.remove(&name[..])),
+            Some(Origin::Stored) => {}
+            None => drop(known.insert(name.into(), Origin::Stored)),
         }
     }
 
     /// The pairs (see [`unpair`]) that were noted, in order.
     pub(crate) fn take(&mut self) -> Vec<RowBytes> {
-        let mut all: Vec<RowBytes> = self.0.as_mut().map(|set| set.drain().collect()).unwrap_or_default();
+        let mut all: Vec<RowBytes> =
+            self.0.as_mut().map(|known| known.drain().map(|(name, _)| name).collect()).unwrap_or_default();
         all.sort_unstable();
         all
     }
@@ -168,4 +196,39 @@ pub(crate) fn unpair(bytes: &[u8]) -> OpResult<(&[u8], &[u8])> {
 /// The error for stored bytes that no version of this program has written.
 pub(crate) fn malformed() -> DataFusionError {
     DataFusionError::Execution("stored state is malformed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left for the checkpoint after entries have come (`+`), changed (`~`) and gone (`-`).
+    #[track_caller]
+    fn check(notes: &str, expected: &str) {
+        let mut changed = Changed::default();
+        changed.track();
+        for note in notes.split_whitespace() {
+            let below = &note.as_bytes()[1..];
+            match note.as_bytes()[0] {
+                b'+' => changed.note_new(b"k", below),
+                b'-' => changed.note_gone(b"k", below),
+                _ => changed.note(b"k", below),
+            }
+        }
+        let left = changed.take();
+        let names = left.iter().map(|name| std::str::from_utf8(unpair(name).expect("a pair").1).expect("letters"));
+        assert_eq!(names.collect::<Vec<_>>().join(" "), expected, "{notes}");
+        assert!(changed.take().is_empty());
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_two_checkpoints_is_not_stored() {
+        check("+a +b -a", "b");
+        check("+a ~a -a +c", "c");
+        check("+a -a +a", "a");
+        // What is stored must be removed, also if it comes back in between.
+        check("-a", "a");
+        check("-a +a -a", "a");
+        check("~a -a", "a");
+    }
 }

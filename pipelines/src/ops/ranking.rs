@@ -130,14 +130,21 @@ impl Ranking {
             if self.spec.append_only && is_beyond(&self.spec, partition, &place, placed.order(i)) {
                 continue;
             }
-            self.partitions.changed.note(key, &place);
-            partition.rows.alter(&place, |entry| {
+            let (is_new, is_gone) = partition.rows.alter(&place, |entry| {
+                let is_new = entry.is_none();
                 let known = entry.get_or_insert_with(|| Entry { order_len, ..Entry::default() });
                 known.weight += weight;
                 if known.weight == 0 && known.copies == 0 {
                     *entry = None;
                 }
+                (is_new, entry.is_none())
             });
+            match (is_new, is_gone) {
+                (true, true) => {}
+                (true, false) => self.partitions.changed.note_new(key, &place),
+                (false, true) => self.partitions.changed.note_gone(key, &place),
+                (false, false) => self.partitions.changed.note(key, &place),
+            }
         }
         Ok(())
     }
@@ -149,7 +156,7 @@ impl Ranking {
             let (key, partition) = self.partitions.slots.at(slot);
             let gone = refresh_partition(&self.spec, partition, &mut out);
             if self.partitions.changed.is_tracking() {
-                gone.iter().for_each(|row| self.partitions.changed.note(key, row));
+                gone.iter().for_each(|row| self.partitions.changed.note_gone(key, row));
             }
             if partition.rows.is_empty() {
                 self.partitions.release(slot);
