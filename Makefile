@@ -7,6 +7,8 @@ SHELL := /bin/bash
 # PROFILE=release builds an optimised binary (twice the build time).
 PROFILE ?= dev
 TARGET := $(or $(CARGO_TARGET_DIR),target)
+# BENCH_PROFILE=dev measures the profile of tests and demo, without an optimised build.
+BENCH_PROFILE ?= release
 BINARY := $(TARGET)/$(if $(filter release,$(PROFILE)),release,debug)/andon
 WEB := dashboard-api/web
 WEB_SOURCES := $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -path $(WEB)/dist -prune -o -type f -print 2>/dev/null)
@@ -37,17 +39,18 @@ test: ## Runs every test there is; the last line says how many passed, failed an
 	@TARGET=$(TARGET) deploy/dev/test.sh
 
 soak: ## Kills engine and broker 200 times under load, then random queries under changes and kills, watching memory, for MINUTES=60.
+	@deploy/dev/setup.sh test
 	@deploy/dev/soak.sh $(or $(MINUTES),60)
 
 bench: ## Measures throughput and latency on the local log and on Kafka; see docs/benchmarks.md.
 	@deploy/dev/setup.sh test
-	@deploy/dev/bench.sh $(BENCH_FLAGS)
+	@BENCH_PROFILE=$(BENCH_PROFILE) deploy/dev/bench.sh $(BENCH_FLAGS)
 
 flink: ## Runs NEXMark and six figures on Andon and on Apache Flink, and compares; see docs/benchmarks.md. FLINK_FLAGS="events=1000000".
-	@deploy/dev/setup.sh test
-	@cargo bench --locked -p andon --bench nexmark -- $(FLINK_FLAGS)
+	@deploy/dev/setup.sh flink
+	@cargo bench --locked --profile $(BENCH_PROFILE) -p andon --bench nexmark -- $(FLINK_FLAGS)
 
-lint: ## Formatting and lints of everything, as continuous integration sees them.
+lint: ## Formatting and lints of everything. Continuous integration runs the tests only.
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 	@npm --prefix $(WEB) ci --no-progress && npm --prefix $(WEB) run check

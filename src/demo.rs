@@ -38,7 +38,7 @@ pub struct Options {
     /// Where the demo keeps its log and its alerts. Remove it to start afresh.
     #[arg(long, default_value = "andon-demo", value_name = "DIR")]
     data_dir: PathBuf,
-    /// Pace: so many times the recorded one, or max. At 4 a business day takes some 2.5 seconds.
+    /// Pace: so many times the recorded one, or max. At 4 a recorded day takes some 2.5 seconds.
     #[arg(long, default_value = "4", value_name = "N|max")]
     speed: Speed,
     /// Stop replaying after so many rounds, and go on serving. Without it: for ever.

@@ -6,6 +6,9 @@ use crate::events::Floor;
 use crate::process::Cost;
 use crate::results::Compared;
 
+/// What stands in place of a figure of an engine that was not asked for.
+const NOT_RUN: &str = "not run";
+
 /// One query on both engines.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -18,7 +21,7 @@ pub(crate) struct Line {
 
 impl Line {
     pub(crate) fn new(name: &str, events: u64) -> Self {
-        let none = || Err("not run".to_owned());
+        let none = || Err(NOT_RUN.to_owned());
         Self { name: name.to_owned(), events, andon: none(), flink: none(), compared: None }
     }
 
@@ -43,12 +46,35 @@ impl Line {
     /// Whether the results are the same, in words.
     pub(crate) fn verdict(&self) -> String {
         match &self.compared {
-            None => "–".to_owned(),
-            Some(Err(error)) => error.clone(),
+            None => match (failure(&self.andon), failure(&self.flink)) {
+                (None, None) => "–".to_owned(),
+                (Some(error), _) => format!("FAILED on Andon: {}", one_line(error)),
+                (None, Some(error)) => format!("FAILED on Flink: {}", one_line(error)),
+            },
+            Some(Err(error)) => format!("NOT COMPARED: {}", one_line(error)),
             Some(Ok(c)) if c.same => format!("{} rows, same", c.rows),
-            Some(Ok(c)) => format!("DIFFERENT: {}", c.difference),
+            Some(Ok(c)) => format!("DIFFERENT: {}", one_line(&c.difference)),
         }
     }
+
+    /// Whether every engine that was asked did its work, and both results, where there are two, are the same.
+    fn is_good(&self) -> bool {
+        let compared = match &self.compared {
+            None => true,
+            Some(result) => result.as_ref().is_ok_and(|c| c.same),
+        };
+        compared && failure(&self.andon).is_none() && failure(&self.flink).is_none()
+    }
+}
+
+/// Why an engine that was asked gave nothing.
+fn failure(cost: &Result<Cost, String>) -> Option<&str> {
+    cost.as_ref().err().map(String::as_str).filter(|error| *error != NOT_RUN)
+}
+
+/// As a cell of a table takes it.
+fn one_line(text: &str) -> String {
+    text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Line {
@@ -70,9 +96,9 @@ impl Report {
         Self { floor: None, lines: Vec::new(), flink_start_seconds }
     }
 
-    /// Whether no result differs.
-    pub(crate) fn all_same(&self) -> bool {
-        self.lines.iter().all(|l| !matches!(&l.compared, Some(Ok(c)) if !c.same))
+    /// Whether there are results, no engine failed, and no result differs.
+    pub(crate) fn all_good(&self) -> bool {
+        !self.lines.is_empty() && self.lines.iter().all(Line::is_good)
     }
 }
 

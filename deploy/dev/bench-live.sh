@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# Measures the live server side by side with Centrifugo and Django Channels: bench-live.sh [CLIENTS] [IDLE_CLIENTS].
-# One run, one machine, the same load program for all; see docs/benchmarks.md. PROFILE=release builds an optimised server.
+# Measures the live server beside Centrifugo 5.4.9: bench-live.sh [CLIENTS] [IDLE_CLIENTS].
+#
+# One run of each, one after the other, with the same load program; prints one line per server and measurement: fan-out of
+# one channel to CLIENTS (2000) connections, 500 clients in 20 channels each, 5000 clients that come at once, and
+# IDLE_CLIENTS (18000) that only stay. PROFILE=release builds an optimised server. CENTRIFUGO=PATH takes a Centrifugo that
+# is there; otherwise it is built with Go and kept in ${ANDON_CACHE:-$HOME/.cache/andon}/bin. See docs/benchmarks.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . deploy/dev/lib.sh
@@ -12,7 +16,6 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/andon-bench-live.XXXXXX")
 pids=()
 finish() {
   for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done
-  deploy/dev/redis.sh clean "$work/redis" 2> /dev/null || true
   rm -rf "$work"
 }
 trap finish EXIT

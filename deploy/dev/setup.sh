@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building (`setup.sh build`) or testing (`setup.sh test`) needs and this machine lacks, or says plainly
-# what is missing and how to get it. Does nothing, and asks for no rights, when everything is there.
+# Installs what building (`setup.sh build`), testing (`setup.sh test`) or the comparison with Flink (`setup.sh flink`)
+# needs and this machine lacks, or says plainly what is missing and how to get it. Does nothing, and asks for no rights, when everything is there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,10 +29,16 @@ if [ "$what" = test ]; then
     need redis-server redis-server
     need redis-cli redis-tools
     need go golang-go
+fi
+if [ "$what" != build ]; then
     need java default-jre-headless
     need mvn maven
     need curl curl
     need jq jq
+fi
+if [ "$what" = flink ]; then
+    need python3 python3
+    python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi
 
 if [ ${#packages[@]} -gt 0 ]; then

@@ -17,6 +17,9 @@ export ANDON_ORACLE_SECONDS=$seconds ANDON_ORACLE_FROM=${SOAK_FROM:-$(($(date +%
 echo "from seed $ANDON_ORACLE_FROM, for $minutes minutes"
 binary=$(cargo test --locked -p pipelines --test it --no-run 2>&1 | tee /dev/stderr \
   | sed -nr 's/.*Executable tests\/it\/main.rs \((.*)\)/\1/p')
+[ -n "$binary" ] || { echo "the tests of pipelines were not built" >&2; exit 1; }
+# cargo names the binary relative to this folder, and the tests look for their files from their crate's.
+binary=$(realpath "$binary")
 (cd pipelines && exec "$binary" random_queries_equal_plain_sql --nocapture) &
 pid=$!
 trap 'kill "$pid" 2> /dev/null || true' EXIT

@@ -2,8 +2,8 @@
 //!
 //! Where one node is not enough, Flink keeps the views: the script declares the source tables in the form in which Flink
 //! reads an ERP's change events rightly, wraps the SELECTs unchanged into views, and writes the topics, keys and JSON
-//! that Andon would write, so alerting and dashboards do not notice. What Flink would not run, or would run with another
-//! meaning, is left out with its place and the reason, and so is what reads it.
+//! that Andon would write, so alerting and dashboards do not notice. What is known not to run on Flink, or to run with
+//! another meaning, is left out with its place and the reason, and so is what reads it.
 
 mod portable;
 mod sink;
@@ -90,8 +90,8 @@ pub fn run(options: &Options) -> Result<(), Error> {
 /// [`Error::Sql`] if a view named in `only` cannot run on Flink; [`Error::Usage`] if there is none of that name.
 pub fn script(set: &SqlSet, planned: &Planned, options: &FlinkOptions, only: &[String]) -> Result<String, Error> {
     let statements = views::read(set.source.iter().chain(&set.views));
-    let refused = refused(&statements);
     let infos: Vec<ViewInfo> = planned.program.views().into_iter().filter(|v| v.kind == ViewKind::View).collect();
+    let refused = refused(&statements, &infos, planned.program.warnings());
     for name in only {
         if !infos.iter().any(|v| v.name == *name) {
             return Err(Error::Usage(format!("there is no kept view named {name:?}")));
@@ -145,19 +145,32 @@ pub fn script(set: &SqlSet, planned: &Planned, options: &FlinkOptions, only: &[S
 }
 
 /// Views that cannot run on Flink, by name, with the reason; a view over such a view is one.
-fn refused(statements: &BTreeMap<String, View>) -> BTreeMap<&str, Diagnostic> {
-    let mut refused: BTreeMap<&str, Diagnostic> = BTreeMap::new();
+fn refused(
+    statements: &BTreeMap<String, View>,
+    infos: &[ViewInfo],
+    warnings: &[Diagnostic],
+) -> BTreeMap<String, Diagnostic> {
+    // A kept view that nobody wrote holds the rows that came too late for another.
+    let unwritten = infos.iter().filter(|info| !statements.contains_key(&info.name));
+    let mut refused: BTreeMap<String, Diagnostic> =
+        unwritten.filter_map(|info| Some((info.name.clone(), late(&info.name, statements)?))).collect();
     for view in views::in_order(statements) {
-        let own = portable::problem(&view.source);
+        let known = || view.known_problem(warnings);
         let inherited = || {
             let below = view.relations.iter().find(|r| refused.contains_key(r.as_str()))?;
             Some(view.source.diagnostic(format!("{} reads {below}, which is left out", view.name)))
         };
-        if let Some(diagnostic) = own.or_else(inherited) {
-            refused.insert(&view.name, diagnostic);
+        if let Some(diagnostic) = portable::problem(&view.source).or_else(known).or_else(inherited) {
+            refused.insert(view.name.clone(), diagnostic);
         }
     }
     refused
+}
+
+/// Why the rows that come too late for a view are not written.
+fn late(name: &str, statements: &BTreeMap<String, View>) -> Option<Diagnostic> {
+    let of = statements.get(name.strip_suffix("__late")?)?;
+    Some(of.source.diagnostic(format!("{name} is Andon's alone: Flink drops rows that come too late")))
 }
 
 /// Everything that these views read, themselves included.

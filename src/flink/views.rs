@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::sql::split_statements;
-use model::{SqlFile, SqlStatement};
+use model::{Diagnostic, SqlFile, SqlStatement};
 use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::portable::{is, place, tokens};
+
+/// How the warning begins that names stand between double quotes. It is no reason to leave a view out, since the script
+/// has Flink's quotes.
+const OTHER_QUOTES: &str = "Flink quotes names";
 
 /// A `CREATE [MATERIALIZED] VIEW`.
 #[derive(Debug, Clone)]
@@ -23,6 +27,23 @@ impl View {
     /// `file:line`.
     pub(super) fn at(&self) -> String {
         format!("{}:{}", self.source.path, self.source.line)
+    }
+
+    /// Why the view is not for Flink, from what its file says of itself and from what `andon check` warns about.
+    pub(super) fn known_problem(&self, warnings: &[Diagnostic]) -> Option<Diagnostic> {
+        let note = self.source.comment.lines().find_map(|l| l.trim_start().strip_prefix("NOT PORTABLE:"));
+        if let Some(why) = note {
+            return Some(self.source.diagnostic(format!("{} is marked NOT PORTABLE:{why}", self.name)));
+        }
+        let lines = self.source.sql.split('\n').count();
+        let last = self.source.sql.rsplit('\n').next().map_or(0, |line| line.chars().count());
+        let start = (self.source.line, self.source.column);
+        let end = match lines {
+            1 => (start.0, start.1 + last),
+            _ => (start.0 + lines - 1, last),
+        };
+        let is_mine = |w: &&Diagnostic| w.path == self.source.path && (start..=end).contains(&(w.line, w.column));
+        warnings.iter().filter(is_mine).find(|w| !w.message.starts_with(OTHER_QUOTES)).cloned()
     }
 }
 

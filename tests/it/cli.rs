@@ -1,8 +1,13 @@
 //! The command line: what it prints, where, and with which exit code.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use expect_test::{Expect, expect};
+use flate2::read::GzDecoder;
+use ingest::log::{LocalLog, LocalLogOptions};
+use model::Log;
 use tempfile::TempDir;
 
 use crate::support::{andon, capture, run};
@@ -249,12 +254,31 @@ fn check_lists_every_problem_of_a_configuration() {
     }
 }
 
-#[test]
-fn replay_fills_a_local_log_that_query_like_commands_can_open() {
+#[tokio::test]
+async fn replay_fills_a_local_log_with_every_record_of_the_capture() {
     let dir = tempfile::tempdir().expect("temp folder");
     let log = dir.path().join("log").display().to_string();
     let capture = capture().display().to_string();
     let (code, out, err) = run(andon().args(["replay", &capture, "--log-dir", &log]));
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("35 topics"), "{out}");
+    let log = LocalLog::open(&log, LocalLogOptions::default()).expect("nobody has it open");
+    for (topic, n_lines) in lines_by_topic(Path::new(&capture)) {
+        let partitions = log.offsets(&topic).await.expect("the log answers");
+        assert_eq!(partitions.iter().map(|p| p.end - p.earliest).sum::<i64>(), n_lines, "{topic}");
+    }
+}
+
+/// How many records a capture has of each topic.
+fn lines_by_topic(capture: &Path) -> BTreeMap<String, i64> {
+    let mut counts = BTreeMap::new();
+    for entry in std::fs::read_dir(capture.join("topics")).expect("the capture is there") {
+        let path = entry.expect("readable").path();
+        let file = std::fs::File::open(&path).expect("readable");
+        for line in BufReader::new(GzDecoder::new(file)).lines() {
+            let record: serde_json::Value = serde_json::from_str(&line.expect("text")).expect("JSON");
+            *counts.entry(record["topic"].as_str().expect("a topic").to_owned()).or_default() += 1;
+        }
+    }
+    counts
 }

@@ -4,7 +4,7 @@ SELECT auction, bidder, price, channel, url, date_time, extra
 FROM (
   SELECT
     auction, bidder, price, channel, url, date_time, extra,
-    ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY date_time DESC, extra ASC) AS rank_number
+    ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY date_time DESC NULLS LAST, extra ASC NULLS FIRST) AS rank_number
   FROM bid
 ) ranked
 WHERE rank_number <= 1;

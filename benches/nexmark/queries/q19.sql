@@ -4,7 +4,7 @@ SELECT auction, bidder, price, channel, url, date_time, extra, rank_number
 FROM (
   SELECT
     auction, bidder, price, channel, url, date_time, extra,
-    ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC, date_time ASC, extra ASC) AS rank_number
+    ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC NULLS LAST, date_time ASC NULLS FIRST, extra ASC NULLS FIRST) AS rank_number
   FROM bid
 ) ranked
 WHERE rank_number <= 10;

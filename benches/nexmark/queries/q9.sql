@@ -7,7 +7,7 @@ FROM (
   SELECT
     a.id, a.item_name, a.description, a.initial_bid, a.reserve, a.date_time, a.expires, a.seller, a.category, a.extra,
     b.auction, b.bidder, b.price, b.date_time AS bid_date_time, b.extra AS bid_extra,
-    ROW_NUMBER() OVER (PARTITION BY a.id ORDER BY b.price DESC, b.date_time ASC) AS rownum
+    ROW_NUMBER() OVER (PARTITION BY a.id ORDER BY b.price DESC NULLS LAST, b.date_time ASC NULLS FIRST) AS rownum
   FROM auction a, bid b
   WHERE a.id = b.auction AND b.date_time BETWEEN a.date_time AND a.expires
 ) ranked
