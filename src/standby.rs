@@ -14,6 +14,8 @@ use tracing::{info, warn};
 pub const SILENCE: Duration = Duration::from_secs(5);
 /// Time between two looks.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// A look that took longer says nothing about the other node, which could not reach the log either.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Waits until no other node shows a sign of life.
 ///
@@ -24,10 +26,11 @@ pub async fn wait(log: &Arc<dyn Log>) -> Result<(), LogError> {
     let mut seen_at = Instant::now();
     info!(silence_seconds = SILENCE.as_secs(), "standing by");
     loop {
+        let started = Instant::now();
         match log.offsets(topics::STATUS).await {
             Ok(partitions) => {
                 let end: i64 = partitions.iter().map(|p| p.end).sum();
-                if last_end.replace(end) != Some(end) {
+                if last_end.replace(end) != Some(end) || started.elapsed() > LOOK_MAX {
                     seen_at = Instant::now();
                 }
                 if seen_at.elapsed() >= SILENCE {
