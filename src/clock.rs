@@ -66,10 +66,9 @@ impl std::fmt::Debug for ObservedSource {
 }
 
 impl ObservedSource {
-    /// Wraps `inner`. The receiver tells the offsets of the epochs handed out so far.
-    pub fn new(inner: Box<dyn EpochSource>, clock: Option<StreamClock>) -> (Self, watch::Receiver<Offsets>) {
-        let (offsets, seen) = watch::channel(Offsets::default());
-        (Self { inner, clock, offsets }, seen)
+    /// Wraps `inner`, and tells `offsets` those of the epochs handed out so far.
+    pub fn new(inner: Box<dyn EpochSource>, clock: Option<StreamClock>, offsets: watch::Sender<Offsets>) -> Self {
+        Self { inner, clock, offsets }
     }
 }
 

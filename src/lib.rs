@@ -7,6 +7,7 @@
 //! - [`clock`]: business time that follows the data;
 //! - [`node`]: the stages wired over one log, and their shutdown;
 //! - [`serve`], [`demo`], [`replay`], [`query`], [`check`], [`plan`], [`flink`], [`watch`]: one module per command;
+//! - `engine_stage`: the engine of this process, `reload`: other SQL files for it while it runs;
 //! - [`standby`]: a second node that waits until the first one is gone;
 //! - [`output`]: query results as CSV, JSON or a table;
 //! - [`telemetry`]: logs and metrics.
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+mod engine_stage;
 mod error;
 pub mod flink;
 pub mod node;
@@ -23,6 +25,7 @@ pub mod output;
 pub mod plan;
 pub mod program;
 pub mod query;
+mod reload;
 pub mod replay;
 pub mod serve;
 pub mod shipped;

@@ -7,23 +7,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use alerting::Rule;
 use clap::ValueEnum;
 use ingest::log::{KafkaLog, KafkaOptions, LocalLog, LocalLogOptions};
-use ingest::{Ingest, IngestOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
-use model::clock::SystemClock;
-use model::{Clock, Log, Offsets};
-use pipelines::{Engine, Program, Restored, RunOptions, StateError, StateOptions, StateStore};
+use model::{Log, Offsets};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::clock::{ObservedSource, StreamClock};
+use crate::clock::StreamClock;
 use crate::config::{ClockMode, Config};
-use crate::program::{SourceTopics, SqlSet};
-use crate::{BoxError, Error, standby};
+use crate::engine_stage::EngineStage;
+use crate::program::{Planned, SourceTopics, SqlSet};
+use crate::{BoxError, Error, reload, standby};
 
 /// After a request to stop, tasks get so long to finish what they are doing.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -112,23 +111,6 @@ pub enum Role {
     Standby,
 }
 
-/// Opens the stored state, and reads what the program can use of it.
-async fn open_state(config: &Config, program: &Program) -> Result<(Option<StateOptions>, Option<Restored>), Error> {
-    if config.state.location.is_empty() {
-        return Ok((None, None));
-    }
-    let failed = |e: StateError| Error::other("cannot use the stored state", e);
-    let store = StateStore::open(&config.state.location).await.map_err(failed)?;
-    let restored = store.restore(program).await.map_err(failed)?;
-    info!(state = store.place(), found = restored.is_some(), "state");
-    let options = StateOptions {
-        store,
-        interval: Duration::from_millis(config.state.checkpoint_ms),
-        unsaved_bytes_max: config.state.unsaved_bytes_max,
-    };
-    Ok((Some(options), restored))
-}
-
 impl Node {
     /// Starts the stages. The page is served before the views are planned and caught up; `/readyz` tells when they
     /// are.
@@ -160,14 +142,21 @@ impl Node {
             sql.plan()?;
             standby::wait(&node.log).await.map_err(|e| Error::other("cannot stand by", e))?;
         }
+        let (to_engine, news) = mpsc::channel(1);
         let rules = if stages.contains(&Stage::Pipelines) {
-            node.start_pipelines(config, &sql).await?
+            let mut planned = sql.plan()?;
+            let (to_alerting, rules) = watch::channel(std::mem::take(&mut planned.rules));
+            node.start_pipelines(config, &sql, planned, news, to_alerting).await?;
+            rules
         } else {
-            sql.load_rules()?
+            let (to_alerting, rules) = watch::channel(sql.load_rules()?);
+            node.spawn("rules", reload::pass_rules(news, to_alerting));
+            rules
         };
         if stages.contains(&Stage::Alerting) && config.alerting.enabled {
             node.start_alerting(config, rules);
         }
+        node.spawn("sql files", reload::watch(config.clone(), sql, to_engine, node.shutdown()));
         Ok(node)
     }
 
@@ -185,45 +174,43 @@ impl Node {
         Ok(())
     }
 
-    async fn start_pipelines(&mut self, config: &Config, sql: &SqlSet) -> Result<Vec<alerting::Rule>, Error> {
-        let planned = sql.plan()?;
+    async fn start_pipelines(
+        &mut self,
+        config: &Config,
+        sql: &SqlSet,
+        planned: Planned,
+        news: mpsc::Receiver<SqlSet>,
+        rules: watch::Sender<Vec<Rule>>,
+    ) -> Result<(), Error> {
         info!(tables = planned.tables.len(), views = planned.program.views().len(), "planned");
+        if config.engine.clock == ClockMode::Stream {
+            self.clock = Some(StreamClock::default());
+        }
         let topics = planned.source_topics()?;
-        let clock: Arc<dyn Clock> = match config.engine.clock {
-            ClockMode::Wall => Arc::new(SystemClock),
-            ClockMode::Stream => Arc::new(self.clock.insert(StreamClock::default()).manual()),
-        };
-        let options = IngestOptions {
-            epoch_records_max: config.ingest.epoch_records_max,
-            epoch_idle: Duration::from_millis(config.ingest.epoch_idle_ms),
-            epoch_duration_max: Duration::from_millis(config.ingest.epoch_ms_max),
-            record_bytes_max: config.ingest.record_bytes_max,
-            event_time_ahead_max: Duration::from_secs(config.ingest.future_event_time_max_s),
-            idle_timeout: Duration::from_millis(config.ingest.idle_timeout_ms),
-            business_clock: Arc::clone(&clock),
-            ..IngestOptions::default()
-        };
-        let (state, restored) = open_state(config, &planned.program).await?;
-        let from = restored.as_ref().map(|r| r.source.clone()).unwrap_or_default();
-        let source = Ingest::resume(self.log.clone(), planned.tables, options, &from)
-            .await
-            .map_err(|e| Error::other("cannot start reading the sources", e))?;
-        let (source, consumed) = ObservedSource::new(Box::new(source), self.clock.clone());
-        self.consumed = Some(Consumed { topics, offsets: consumed });
-        let engine = Engine::new(planned.program, clock).map_err(|e| Error::other("cannot start the engine", e))?;
-        let run_options = RunOptions { stream_clock: self.clock.as_ref().map(StreamClock::manual), state };
-        let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
-        self.spawn(Stage::Pipelines.name(), async move {
-            pipelines::run(engine, Box::new(source), log, run_options, restored, shutdown).await.map_err(BoxError::from)
-        });
-        Ok(planned.rules)
+        let (offsets, seen) = watch::channel(Offsets::default());
+        self.consumed = Some(Consumed { topics, offsets: seen });
+        let stage = EngineStage::new(config, self.log.clone(), self.clock.clone(), offsets, self.shutdown.clone());
+        let running = stage.start(planned).await?;
+        self.spawn(Stage::Pipelines.name(), stage.keep(running, sql.clone(), news, rules));
+        Ok(())
     }
 
-    fn start_alerting(&mut self, config: &Config, rules: Vec<alerting::Rule>) {
+    fn start_alerting(&mut self, config: &Config, mut rules: watch::Receiver<Vec<Rule>>) {
         let options = alerting::AlertingOptions::new(config.database.url.clone());
         let (log, shutdown) = (self.log.clone(), self.shutdown.clone());
         self.spawn(Stage::Alerting.name(), async move {
-            alerting::run(log, rules, options, shutdown).await.map_err(BoxError::from)
+            loop {
+                let stop = shutdown.child_token();
+                let now = rules.borrow_and_update().clone();
+                let run = alerting::run(log.clone(), now, options.clone(), stop.clone());
+                tokio::pin!(run);
+                tokio::select! {
+                    ended = &mut run => return ended.map_err(BoxError::from),
+                    Ok(()) = rules.changed() => stop.cancel(),
+                }
+                // It ends between two transactions, and goes on with the new rules where it was.
+                run.await?;
+            }
         });
     }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::{Error, shipped};
 
 /// The SQL files of one program.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SqlSet {
     /// DDL and mapping views of the source pack.
     pub source: Vec<SqlFile>,

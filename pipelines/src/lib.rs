@@ -9,6 +9,7 @@
 //! - a kept view equals the same SQL run by plain DataFusion over the final tables;
 //! - no incremental operator trusts the order of changes within an epoch.
 
+mod change;
 mod engine;
 mod error;
 mod fingerprint;
@@ -26,6 +27,7 @@ mod sql;
 mod state;
 mod watermark;
 
+pub use change::{Change, Changed};
 pub use engine::{Engine, EpochOutput, StepMode};
 pub use error::Error;
 pub use kept::ViewChange;

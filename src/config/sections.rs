@@ -239,16 +239,30 @@ pub enum ClockMode {
 }
 
 /// `[engine]`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Engine {
     /// `wall` (the operating system's time) or `stream` (the newest event time, for replays of the past).
     pub clock: ClockMode,
+    /// How often the SQL files are looked at while they are served; milliseconds. With 0 only SIGHUP makes the node look.
+    pub sql_poll_ms: u64,
+}
+
+/// More often would only cost.
+const SQL_POLL_MS_MIN: u64 = 100;
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self { clock: ClockMode::default(), sql_poll_ms: 1_000 }
+    }
 }
 
 impl Engine {
-    #[expect(clippy::unused_self, reason = "every section is asked; this one has nothing that can be wrong yet")]
-    pub(super) fn validate(&self, _problems: &mut Vec<String>) {}
+    pub(super) fn validate(&self, problems: &mut Vec<String>) {
+        if (1..SQL_POLL_MS_MIN).contains(&self.sql_poll_ms) {
+            problems.push(format!("engine.sql_poll_ms must be 0 (SIGHUP only) or at least {SQL_POLL_MS_MIN}"));
+        }
+    }
 }
 
 /// `[alerting]`.

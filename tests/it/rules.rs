@@ -122,7 +122,7 @@ impl World {
         let engine = Engine::new(planned.program, Arc::new(clock.clone())).expect("engine");
         let source = Ingest::open(Arc::clone(&log), planned.tables, IngestOptions::default()).await.expect("sources");
         let shutdown = CancellationToken::new();
-        let options = RunOptions { stream_clock: Some(clock), state: None };
+        let options = RunOptions { stream_clock: Some(clock), ..RunOptions::default() };
         let engine =
             tokio::spawn(pipelines::run(engine, Box::new(source), Arc::clone(&log), options, None, shutdown.clone()));
         let database_url = format!("sqlite:{}", folder.path().join("alerts.db").display());

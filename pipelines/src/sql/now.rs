@@ -17,15 +17,25 @@ const US_PER_DAY: i64 = 86_400_000_000;
 
 /// The engine's business time, shared by all expressions of a program; microseconds since 1970, UTC.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct BusinessTime(Arc<AtomicI64>);
+pub(crate) struct BusinessTime {
+    own: Arc<AtomicI64>,
+    /// Those of the programs before this one, which operators that were taken over from them still read. One for each
+    /// change of the program since the start.
+    elders: Arc<[Arc<AtomicI64>]>,
+}
 
 impl BusinessTime {
     pub(crate) fn get_us(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+        self.own.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set_us(&self, now_us: i64) {
-        self.0.store(now_us, Ordering::Relaxed);
+        self.elders.iter().chain([&self.own]).for_each(|time| time.store(now_us, Ordering::Relaxed));
+    }
+
+    /// From now on moves the time of an earlier program, too.
+    pub(crate) fn lead(&mut self, elder: &Self) {
+        self.elders = elder.elders.iter().chain([&elder.own]).cloned().collect();
     }
 
     /// The functions that replace DataFusion's.
@@ -38,7 +48,7 @@ impl BusinessTime {
                     aliases: aliases.into_iter().map(str::to_owned).collect(),
                     signature: Signature::nullary(Volatility::Volatile),
                     is_timestamp,
-                    time: self.clone(),
+                    time: Arc::clone(&self.own),
                 })
             })
             .collect()
@@ -67,12 +77,12 @@ struct TimeFunction {
     aliases: Vec<String>,
     signature: Signature,
     is_timestamp: bool,
-    time: BusinessTime,
+    time: Arc<AtomicI64>,
 }
 
 impl PartialEq for TimeFunction {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && Arc::ptr_eq(&self.time.0, &other.time.0)
+        self.name == other.name && Arc::ptr_eq(&self.time, &other.time)
     }
 }
 
@@ -105,7 +115,7 @@ impl ScalarUDFImpl for TimeFunction {
     }
 
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let now_us = self.time.get_us();
+        let now_us = self.time.load(Ordering::Relaxed);
         Ok(ColumnarValue::Scalar(match self.is_timestamp {
             true => ScalarValue::TimestampMicrosecond(Some(now_us), Some("UTC".into())),
             false => ScalarValue::Date32(i32::try_from(now_us.div_euclid(US_PER_DAY)).ok()),

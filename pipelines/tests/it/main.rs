@@ -1,5 +1,6 @@
 //! Tests of the engine through its public interface.
 
+mod change;
 mod closing;
 mod dialect;
 mod explain;

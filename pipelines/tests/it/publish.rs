@@ -88,13 +88,8 @@ pub(crate) fn rows(records: &[Record]) -> BTreeMap<String, String> {
     rows
 }
 
-/// Runs the stage over `epochs` until its status says that all is read and live, then stops it.
-async fn run_until_live(log: &Arc<dyn Log>, epochs: Vec<SourceEpoch>, since_ms: i64) {
-    let clock = ManualClock::at(NOW_US);
-    let engine = engine(&views(), &clock);
-    let shutdown = CancellationToken::new();
-    let source = Box::new(Prepared { epochs: epochs.into() });
-    let stage = tokio::spawn(run(engine, source, Arc::clone(log), RunOptions::default(), None, shutdown.clone()));
+/// Waits until a stage's status says that all is read and live.
+pub(crate) async fn until_live(log: &Arc<dyn Log>, since_ms: i64) {
     let live = async {
         loop {
             let newest = read_all(&**log, topics::STATUS).await.into_iter().next_back().and_then(|r| r.value);
@@ -106,6 +101,16 @@ async fn run_until_live(log: &Arc<dyn Log>, epochs: Vec<SourceEpoch>, since_ms: 
         }
     };
     tokio::time::timeout(Duration::from_secs(60), live).await.expect("the stage gets live");
+}
+
+/// Runs the stage over `epochs` until its status says that all is read and live, then stops it.
+async fn run_until_live(log: &Arc<dyn Log>, epochs: Vec<SourceEpoch>, since_ms: i64) {
+    let clock = ManualClock::at(NOW_US);
+    let engine = engine(&views(), &clock);
+    let shutdown = CancellationToken::new();
+    let source = Box::new(Prepared { epochs: epochs.into() });
+    let stage = tokio::spawn(run(engine, source, Arc::clone(log), RunOptions::default(), None, shutdown.clone()));
+    until_live(log, since_ms).await;
     shutdown.cancel();
     stage.await.expect("no panic").expect("no error");
 }

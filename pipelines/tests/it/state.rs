@@ -71,7 +71,7 @@ fn views() -> Vec<(String, String)> {
 }
 
 /// One net change per row, as the sources give it.
-fn net(mut epoch: SourceEpoch) -> SourceEpoch {
+pub(crate) fn net(mut epoch: SourceEpoch) -> SourceEpoch {
     for table in &mut epoch.tables {
         let mut rows: BTreeMap<String, (usize, i64)> = BTreeMap::new();
         let batch = &table.delta.rows;
