@@ -182,7 +182,7 @@ pub struct CommandLimits {
 
 impl Default for CommandLimits {
     fn default() -> Self {
-        Self { subscribe: 500, publish: 500, history: 200, presence: 200, rpc: 200 }
+        Self { subscribe: 2_000, publish: 2_000, history: 1_000, presence: 1_000, rpc: 1_000 }
     }
 }
 
