@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use ingest::log::local::{LocalLog, LocalLogOptions};
 use model::clock::ManualClock;
-use model::view::{EngineStatus, EpochMark};
+use model::view::EpochMark;
 use model::{Delta, Log, SourceEpoch, SqlFile, TableDelta, topics};
 use pipelines::{Engine, Program, RunOptions, StateOptions, StateStore, run};
 use tokio_util::sync::CancellationToken;
 
 use crate::closing::{appended, row};
-use crate::publish::{Prepared, read_all, rows};
+use crate::publish::{Prepared, read_all, rows, until_live};
 use crate::world::{NOW_US, batch};
 
 /// Rows in one epoch.
@@ -56,17 +56,7 @@ async fn run_over(log: &Arc<dyn Log>, epochs: impl Iterator<Item = i64>, state: 
     let engine = Engine::new(program, Arc::new(ManualClock::at(NOW_US))).expect("columns can be kept");
     let shutdown = CancellationToken::new();
     let stage = tokio::spawn(run(engine, source, Arc::clone(log), options, restored, shutdown.clone()));
-    let live = async {
-        loop {
-            let newest = read_all(&**log, topics::STATUS).await.into_iter().next_back().and_then(|r| r.value);
-            let status: Option<EngineStatus> = newest.and_then(|v| serde_json::from_slice(&v).ok());
-            if status.is_some_and(|s| s.phase == "live" && s.written_at_ms >= since_ms) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), live).await.expect("the stage gets live");
+    until_live(log, since_ms).await;
     shutdown.cancel();
     stage.await.expect("no panic").expect("no error");
 }
