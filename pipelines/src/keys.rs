@@ -4,6 +4,7 @@
 //! asked: behind an outer join they call a column unique that is NULL in many rows. Here NULL counts as a value, as
 //! it does in a topic's key.
 
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Constraint, JoinType};
 use datafusion::logical_expr::{self as logical, Distinct, Expr, LogicalPlan};
 
@@ -19,9 +20,22 @@ pub(crate) fn natural_key(plan: &LogicalPlan) -> Key {
     unique_keys(plan).into_iter().min_by_key(Vec::len).unwrap_or_else(all)
 }
 
+/// Whether a plan has one row at most, as far as it shows. The planner's own count is wrong above GROUPING SETS, which make
+/// several rows of one, and full joins, which can put out both sides.
+pub(crate) fn is_one_row_at_most(plan: &LogicalPlan) -> bool {
+    let makes_more = plan.exists(|node| {
+        Ok(match node {
+            LogicalPlan::Aggregate(a) => a.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))),
+            LogicalPlan::Join(join) => join.join_type == JoinType::Full,
+            _ => false,
+        })
+    });
+    plan.max_rows().is_some_and(|n| n <= 1) && !makes_more.unwrap_or(true)
+}
+
 /// Sets of columns in which no two rows agree.
 fn unique_keys(plan: &LogicalPlan) -> Vec<Key> {
-    if plan.max_rows().is_some_and(|n| n <= 1) {
+    if is_one_row_at_most(plan) {
         return vec![Vec::new()];
     }
     let mut keys = match plan {

@@ -27,6 +27,7 @@ use crate::sql::lint;
 use crate::sql::now::BusinessTime;
 use crate::sql::places::planning_diagnostic;
 use crate::sql::sets::count_copies;
+use crate::sql::subqueries;
 use crate::sql::{
     Declared, Operators, StatementKind, ViewOptions, ViewStatement, functions, parse_query, parse_view, relation_names,
 };
@@ -274,7 +275,7 @@ impl Loader {
         let source = wanted.source;
         let failed = |e: DataFusionError| planning_diagnostic(source, &e);
         let plan = self.plan(wanted.query, source)?;
-        let optimised = self.session.state().optimize(&plan).map_err(failed)?;
+        let optimised = subqueries::optimised(&self.session.state(), &plan).map_err(failed)?;
         self.note_reads(&optimised).map_err(failed)?;
         let schema: SchemaRef = Arc::new(plain(optimised.schema().as_arrow()));
         unique_columns(&schema, source)?;

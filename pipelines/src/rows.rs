@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, PrimitiveArray, RecordBatch, downcast_primitive_array};
+use arrow::array::{
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, RecordBatch, downcast_primitive_array,
+};
 use arrow::compute::SortOptions;
+use arrow::compute::kernels::cmp::distinct;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, RowParser, Rows, SortField};
 
@@ -171,4 +174,15 @@ mod tests {
         assert_eq!(back[0].as_primitive::<TimestampMicrosecondType>(), &column);
         assert_eq!(back[0].as_primitive::<TimestampMicrosecondType>().values(), &[7, 0]);
     }
+}
+
+/// Where two columns of one type differ; NULL is equal to NULL.
+pub(crate) fn differing(a: &ArrayRef, b: &ArrayRef) -> OpResult<BooleanArray> {
+    if !a.data_type().is_nested() {
+        return Ok(distinct(a, b)?);
+    }
+    // The comparison kernels know no lists; such rows are compared through their row encoding.
+    let codec = RowCodec::new(Arc::new(Schema::new(vec![Field::new("c", a.data_type().clone(), true)])))?;
+    let (a, b) = (codec.encode(&[Arc::clone(a)])?, codec.encode(&[Arc::clone(b)])?);
+    Ok(a.iter().zip(b.iter()).map(|(x, y)| Some(x.data() != y.data())).collect())
 }

@@ -15,6 +15,8 @@ use super::Engine;
 use crate::error::{Error, OpResult};
 use crate::program::{new_session, plan, table_ref};
 use crate::sql::places::planning_diagnostic;
+use crate::sql::recursion::bounded;
+use crate::sql::subqueries;
 use crate::sql::{StatementKind, parse_query, relation_names};
 
 impl Engine {
@@ -48,6 +50,7 @@ impl Engine {
                 .await
                 .map_err(|e| DataFusionError::Plan(planning_diagnostic(&statement, &e).to_string()))?;
             let schema: SchemaRef = Arc::new(plan.schema().as_arrow().clone());
+            let plan = bounded(subqueries::runnable(&session.state(), plan)?)?;
             let batches = session.execute_logical_plan(plan).await?.collect().await?;
             Ok((schema, batches))
         };

@@ -246,10 +246,15 @@ fn spec(call: Call<'_>, append_only: bool, output: DataType, input: &SchemaRef) 
     }
     let descending = within_group && call.order[0].1.descending;
     let share = params.args.get(1).and_then(|arg| match unalias(arg) {
-        Expr::Literal(ScalarValue::Float64(Some(share)), _) => Some(if descending { 1.0 - share } else { *share }),
+        Expr::Literal(ScalarValue::Float64(Some(share)), _) => Some(*share),
+        _ => None,
+    });
+    let nth = params.args.get(1).and_then(|arg| match unalias(arg) {
+        Expr::Literal(ScalarValue::Int64(Some(n)), _) if *n != 0 => Some(*n),
         _ => None,
     });
     Ok(AggregateSpec {
+        nth,
         function: function.name().to_owned(),
         args: call.args,
         filter: call.filter,
@@ -257,6 +262,7 @@ fn spec(call: Call<'_>, append_only: bool, output: DataType, input: &SchemaRef) 
         order: if within_group { Vec::new() } else { call.order },
         ignore_nulls,
         share,
+        descending,
         append_only,
         output,
         general: general.build()?,

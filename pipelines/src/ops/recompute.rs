@@ -22,6 +22,7 @@ use super::tracked::TrackedSet;
 use super::{Operator, Step};
 use crate::error::OpResult;
 use crate::rows::{RowBytes, RowCodec, ZSet, add_weight, batch_of};
+use crate::sql::recursion::bounded;
 use crate::state::StateWriter;
 
 /// A run of cost c is followed by a pause of this many times c.
@@ -96,7 +97,7 @@ impl Recompute {
             }
             other => Ok(Transformed::no(other)),
         })?;
-        Ok(plan.data)
+        bounded(plan.data)
     }
 
     fn run(&self) -> OpResult<Vec<RecordBatch>> {

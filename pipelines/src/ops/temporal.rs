@@ -6,7 +6,6 @@
 
 use arrow::array::{BooleanArray, Int64Array};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::kernels::cmp::not_distinct;
 use model::Delta;
 
 use super::keyed::malformed;
@@ -79,7 +78,7 @@ impl Temporal {
         let new_columns = self.columns(&state)?;
         let mut same = BooleanArray::new(BooleanBuffer::new_set(state.len()), None);
         for (old, new) in old_columns.iter().zip(&new_columns) {
-            same = arrow::compute::and(&same, &not_distinct(old, new)?)?;
+            same = arrow::compute::and_not(&same, &crate::rows::differing(old, new)?)?;
         }
         let leaves = differing(&old_pass, &new_pass, &same);
         let enters = differing(&new_pass, &old_pass, &same);

@@ -1,5 +1,5 @@
-//! sqlparser's generic dialect with one repair: `a IS [NOT] DISTINCT FROM b AND c` means `(a IS … b) AND c`, as the
-//! standard has it. sqlparser 0.62 takes all that follows, `b AND c`, as the right side.
+//! sqlparser's generic dialect with a repair: `a IS [NOT] DISTINCT FROM b AND c` means `(a IS … b) AND c`, as the
+//! standard has it. sqlparser 0.62 takes all that follows, `b AND c`, as the right side. And `a IS [NOT] JSON` is a function.
 
 use std::any::TypeId;
 
@@ -7,6 +7,9 @@ use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect, Precedence};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+
+use super::functions::json_text::IS;
+use super::template;
 
 /// The dialect that every statement is parsed with.
 #[derive(Debug, Default)]
@@ -19,6 +22,19 @@ macro_rules! as_generic {
             self.0.$flag()
         })*
     };
+}
+
+/// What follows `IS JSON`, which is a test of the text before it.
+fn is_json(parser: &mut Parser<'_>, text: &Expr, negated: bool) -> Result<Expr, ParserError> {
+    const KINDS: [&str; 4] = ["VALUE", "SCALAR", "OBJECT", "ARRAY"];
+    let next = parser.peek_token().token.to_string();
+    let kind = KINDS.into_iter().find(|kind| next.eq_ignore_ascii_case(kind));
+    if kind.is_some() {
+        parser.advance_token();
+    }
+    let outside = if negated { "NOT " } else { "" };
+    let kind = kind.unwrap_or("VALUE").to_lowercase();
+    template::expr(&format!("{outside}{IS}(__a, '{kind}')"), vec![("__a", text.clone())])
 }
 
 impl Dialect for AndonDialect {
@@ -39,7 +55,19 @@ impl Dialect for AndonDialect {
         self.0.is_identifier_part(ch)
     }
 
+    /// `->` and its like bind closer than comparisons, as in PostgreSQL.
+    fn prec_value(&self, prec: Precedence) -> u8 {
+        match prec {
+            Precedence::PgOther => self.0.prec_value(Precedence::PlusMinus) - 1,
+            other => self.0.prec_value(other),
+        }
+    }
+
     fn parse_infix(&self, parser: &mut Parser<'_>, expr: &Expr, _: u8) -> Option<Result<Expr, ParserError>> {
+        let is_not_json = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::JSON]);
+        if is_not_json || parser.parse_keywords(&[Keyword::IS, Keyword::JSON]) {
+            return Some(is_json(parser, expr, is_not_json));
+        }
         let is_not = parser.parse_keywords(&[Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM]);
         if !is_not && !parser.parse_keywords(&[Keyword::IS, Keyword::DISTINCT, Keyword::FROM]) {
             return None;

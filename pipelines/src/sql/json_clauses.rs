@@ -3,9 +3,11 @@
 //! `JSON_VALUE(j, p RETURNING t DEFAULT x ON EMPTY ERROR ON ERROR)` becomes
 //! `TRY_CAST(json_value(j, p, 'default', x, 'error', NULL) AS t)`, `JSON_QUERY(j, p WITH WRAPPER)` becomes
 //! `json_query(j, p, 'with', 'null', 'null')`, and `JSON_EXISTS(j, p FALSE ON ERROR)` becomes `json_exists(j, p, 'false')`.
+//! The constructors are in [`super::json_constructors`].
 
 use datafusion::sql::sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 
+use super::json_constructors::constructor;
 use super::refusal::Refusal;
 use super::tokens::{after_closing, are_words, at_place_of, is_word, word};
 
@@ -25,8 +27,17 @@ pub(super) fn rewrite(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, 
                 at = end;
             }
             _ => {
-                out.push(tokens[at].clone());
-                at += 1;
+                let made = constructor(&tokens, at)?;
+                match made {
+                    Some((made, end)) => {
+                        out.extend(rewrite(made)?);
+                        at = end;
+                    }
+                    None => {
+                        out.push(tokens[at].clone());
+                        at += 1;
+                    }
+                }
             }
         }
     }

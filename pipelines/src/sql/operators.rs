@@ -1,5 +1,5 @@
 //! Binary operators where the planner's own meaning is not that of SQL, or where it has none: quotients and long products
-//! of decimals, comparisons of intervals and of times of day, intervals times whole numbers.
+//! of decimals, comparisons of intervals and of times of day, intervals times whole numbers, `->` and `->>` on JSON.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use super::functions::decimal::Arithmetic;
 use super::functions::interval::IntervalFunction;
+use super::functions::json_text;
 
 /// The most digits of a product that the planner's own multiplication gives.
 const PRODUCT_PRECISION_MAX: u8 = 38;
@@ -22,11 +23,16 @@ pub(crate) struct Operators {
     multiply: Arc<ScalarUDF>,
     length: Arc<ScalarUDF>,
     times: Arc<ScalarUDF>,
+    get: Arc<ScalarUDF>,
+    get_text: Arc<ScalarUDF>,
 }
 
 impl Default for Operators {
     fn default() -> Self {
+        let [get, get_text] = json_text::getters();
         Self {
+            get,
+            get_text,
             divide: Arithmetic::Divide.function(),
             multiply: Arithmetic::Multiply.function(),
             length: IntervalFunction::Length.function(),
@@ -40,7 +46,10 @@ impl ExprPlanner for Operators {
         let (Ok(left), Ok(right)) = (expr.left.get_type(schema), expr.right.get_type(schema)) else {
             return Ok(PlannerResult::Original(expr));
         };
+        let both = || vec![expr.left.clone(), expr.right.clone()];
         let planned = match &expr.op {
+            BinaryOperator::Arrow if is_text(&left) => Some(self.get.call(both())),
+            BinaryOperator::LongArrow if is_text(&left) => Some(self.get_text.call(both())),
             BinaryOperator::Divide => decimals(&expr, &left, &right).map(|both| self.divide.call(both)),
             BinaryOperator::Multiply => match (&left, &right) {
                 (DataType::Interval(_), n) if n.is_integer() => Some(self.times(&expr.left, &expr.right)),
@@ -72,6 +81,10 @@ impl Operators {
         let both = (is_interval(left) && is_interval(right)) || (is_time(left) && is_time(right) && left != right);
         both.then(|| binary_expr(side(&expr.left), operator, side(&expr.right)))
     }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn comparison(operator: &BinaryOperator) -> Option<Operator> {

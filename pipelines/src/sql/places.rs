@@ -66,6 +66,11 @@ fn help(message: &str) -> Option<&'static str> {
             "No function matches the given name and argument types",
             "CAST the argument to a type that the function takes",
         ),
+        ("of the outer query", "read it outside: join the subquery's rows in the outer query and compare them there"),
+        (
+            "a subquery in the ON of a full join",
+            "compute what the subquery says in a subquery of one side, and compare that",
+        ),
         ("query returned", "both queries of a set operation must have the same columns"),
     ]
     .into_iter()

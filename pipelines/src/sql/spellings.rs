@@ -129,7 +129,12 @@ fn function(call: &mut Function) -> Rewritten {
         ("MONTHNAME", 1) => filled("date_format(__a, 'MMMM')", &refs),
         ("STRFTIME", 2) => filled("date_format(__a, __b)", &refs),
         ("TO_CHAR", 2) => to_char(&args),
-        ("PERCENTILE_CONT" | "APPROX_PERCENTILE_CONT" | "APPROX_PERCENTILE_CONT_WITH_WEIGHT", _) => {
+        ("APPROX_MEDIAN", 1) => exact_percentile(call, filled("CAST(0.5 AS DOUBLE)", &[])?),
+        ("APPROX_PERCENTILE_CONT", _) => {
+            shares_are_doubles(call)?;
+            exact_percentile(call, None)
+        }
+        ("PERCENTILE_CONT" | "PERCENTILE_DISC" | "QUANTILE_DISC" | "APPROX_PERCENTILE_CONT_WITH_WEIGHT", _) => {
             shares_are_doubles(call)
         }
         (other, _) => {
@@ -179,6 +184,17 @@ fn shares_are_doubles(call: &mut Function) -> Rewritten {
     Ok(None)
 }
 
+/// The estimates of percentiles are exact here, which costs no more. A number of centroids means nothing then.
+fn exact_percentile(call: &mut Function, share: Option<Expr>) -> Rewritten {
+    let n_args = if call.within_group.is_empty() { 2 } else { 1 };
+    if let FunctionArguments::List(list) = &mut call.args {
+        list.args.extend(share.map(|share| FunctionArg::Unnamed(FunctionArgExpr::Expr(share))));
+        list.args.truncate(n_args);
+    }
+    call.name = same_place(&call.name, "percentile_cont");
+    Ok(None)
+}
+
 /// The part of `HOUR(ts)` and its like.
 fn date_part(function: &str) -> Option<&'static str> {
     Some(match function {
@@ -225,6 +241,14 @@ fn refused(name: &str, call: &Function) -> Option<Refusal> {
             "there is no processing time here: every result follows from the data".to_owned(),
             "write CURRENT_TIMESTAMP for the time now, or declare an event time with WATERMARK FOR",
         ),
+        "PERCENTILE_CONT" | "PERCENTILE_DISC" | "APPROX_PERCENTILE_CONT"
+            if call.within_group.is_empty() && arguments_of(call).count() < 2 =>
+        {
+            refuse(format!("{name} has no order"), "write PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY x)")
+        }
+        "MODE" if call.within_group.is_empty() && arguments_of(call).count() == 0 => {
+            refuse("MODE has no order".to_owned(), "write MODE() WITHIN GROUP (ORDER BY x)")
+        }
         "CURRENT_WATERMARK" => refuse("CURRENT_WATERMARK is not supported".to_owned(), "late rows go to <view>__late"),
         "TUMBLE_START" | "TUMBLE_END" | "TUMBLE_ROWTIME" | "HOP_START" | "HOP_END" | "HOP_ROWTIME"
         | "SESSION_START" | "SESSION_END" | "SESSION_ROWTIME" | "TUMBLE" | "HOP" | "SESSION" | "CUMULATE" => refuse(

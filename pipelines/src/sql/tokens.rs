@@ -5,6 +5,7 @@
 //! - `SESSION(TABLE t PARTITION BY k, …)`: the keys become an argument, [`PARTITION_KEYS`]`(k)`;
 //! - `t FOR SYSTEM_TIME AS OF x.ts`: becomes `t(`[`SYSTEM_TIME`]` => x.ts)`;
 //! - `x BETWEEN SYMMETRIC a AND b`: becomes `x BETWEEN `[`SYMMETRIC`]` || a AND b`;
+//! - `EXCLUDE NO OTHERS` of a window's frame, which means nothing, is dropped; the other kinds are refused;
 //! - `EMIT ON WINDOW CLOSE` at the end is taken off and remembered;
 //! - the clauses of JSON functions become arguments, see [`super::json_clauses`].
 
@@ -49,6 +50,7 @@ pub(super) fn prepare(sql: &str, declared: &Declared) -> Result<Prepared, Refusa
     let tokens = without_table_keyword(tokens);
     let tokens = with_system_time(tokens)?;
     let tokens = with_symmetric(tokens);
+    let tokens = without_exclude(tokens)?;
     let tokens = json_clauses::rewrite(tokens)?;
     Ok(Prepared { tokens, emit_on_window_close })
 }
@@ -199,6 +201,34 @@ fn with_system_time(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Re
         out.extend_from_slice(&tokens[start..end]);
         out.push(at_place_of(Token::RParen, &place));
         at = end;
+    }
+    Ok(out)
+}
+
+fn without_exclude(tokens: Vec<TokenWithSpan>) -> Result<Vec<TokenWithSpan>, Refusal> {
+    const KINDS: [&[&str]; 4] = [&["NO", "OTHERS"], &["CURRENT", "ROW"], &["GROUP"], &["TIES"]];
+    let mut out: Vec<TokenWithSpan> = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        let ends_frame =
+            is_word(out.last(), "ROW") || is_word(out.last(), "PRECEDING") || is_word(out.last(), "FOLLOWING");
+        let is_exclude = ends_frame && is_word(tokens.get(at), "EXCLUDE");
+        let kind = KINDS.iter().position(|kind| is_exclude && are_words(&tokens[at + 1..], kind));
+        match kind {
+            Some(0) => at += 3,
+            Some(kind) => {
+                let help = match kind {
+                    1 => "for SUM and COUNT subtract the row's own value; else write a subquery with <> on the key",
+                    _ => "write a subquery that leaves out the rows of the same order, (SELECT … WHERE p.x <> t.x)",
+                };
+                let message = format!("EXCLUDE {} is not supported", KINDS[kind].join(" "));
+                return Err(Refusal::new(tokens[at].span, message, help));
+            }
+            None => {
+                out.push(tokens[at].clone());
+                at += 1;
+            }
+        }
     }
     Ok(out)
 }

@@ -1,18 +1,32 @@
 //! `FROM t CROSS JOIN UNNEST(t.tags) AS u (tag)`: one row per element of an array.
 //!
 //! The planner unnests in the SELECT list only, so the table becomes a subquery that does: `(SELECT *, unnest(tags) AS
-//! tag FROM t) AS t`; what is written as `u.tag` becomes `t.tag`. A row whose array is NULL or empty gives no row.
+//! tag FROM t) AS t`; what is written as `u.tag` becomes `t.tag`. A row whose array is NULL or empty gives no row, or with
+//! LEFT JOIN one whose element is NULL. WITH ORDINALITY unnests the places beside the elements.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, JoinConstraint, JoinOperator, Query, Select, TableAlias, TableFactor, VisitMut, VisitorMut,
+    BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, Query, Select, TableAlias, TableFactor, VisitMut,
+    VisitorMut, visit_expressions,
 };
 
 use super::refusal::Refusal;
 use super::template::{self, Holes};
 
-const USAGE: &str = "write FROM t CROSS JOIN UNNEST(t.tags) AS u (tag)";
+const USAGE: &str = "write FROM t CROSS JOIN UNNEST(t.tags) AS u (tag), or LEFT JOIN … ON TRUE";
+
+/// A list with one NULL in place of one without elements.
+fn or_null(list: &str) -> String {
+    format!("CASE WHEN cardinality(__array) > 0 THEN {list} ELSE array_append({list}, NULL) END")
+}
+
+/// An UNNEST that is taken out of a FROM.
+struct Taken {
+    unnest: TableFactor,
+    /// Rows without an element stay.
+    is_left: bool,
+}
 
 /// Rewrites every UNNEST in the FROM clauses of a query.
 pub(super) fn rewrite(query: &mut Query) -> Result<(), Refusal> {
@@ -36,7 +50,7 @@ impl VisitorMut for Rewriter {
 }
 
 fn rewrite_select(select: &mut Select) -> Result<(), Refusal> {
-    let mut taken = Vec::new();
+    let (mut taken, mut conditions) = (Vec::new(), Vec::new());
     for from in &mut select.from {
         let mut at = 0;
         while at < from.joins.len() {
@@ -45,11 +59,25 @@ fn rewrite_select(select: &mut Select) -> Result<(), Refusal> {
                 continue;
             }
             let join = from.joins.remove(at);
-            if !is_cross(&join.join_operator) {
-                let message = "UNNEST can only be cross joined";
-                return Err(Refusal::of(&join.relation, message, USAGE));
+            let (is_left, on) = match join.join_operator {
+                JoinOperator::CrossJoin(JoinConstraint::None) => (false, None),
+                JoinOperator::Join(JoinConstraint::On(on)) | JoinOperator::Inner(JoinConstraint::On(on)) => {
+                    (false, Some(on))
+                }
+                JoinOperator::Left(JoinConstraint::On(on)) | JoinOperator::LeftOuter(JoinConstraint::On(on)) => {
+                    (true, Some(on))
+                }
+                _ => {
+                    let message = "UNNEST can only be joined by CROSS JOIN, JOIN … ON and LEFT JOIN … ON TRUE";
+                    return Err(Refusal::of(&join.relation, message, USAGE));
+                }
+            };
+            let on = on.filter(|on| !on.to_string().eq_ignore_ascii_case("true"));
+            if let (true, Some(on)) = (is_left, &on) {
+                return Err(Refusal::of(on, "LEFT JOIN UNNEST has no condition but TRUE", USAGE));
             }
-            taken.push(join.relation);
+            conditions.extend(on);
+            taken.push(Taken { unnest: join.relation, is_left });
         }
     }
     // `FROM t, UNNEST(t.tags)`; an UNNEST that stands alone has no table to go into.
@@ -57,10 +85,18 @@ fn rewrite_select(select: &mut Select) -> Result<(), Refusal> {
         let (unnests, rest): (Vec<_>, Vec<_>) =
             select.from.drain(..).partition(|from| is_unnest(&from.relation) && from.joins.is_empty());
         select.from = rest;
-        taken.extend(unnests.into_iter().map(|from| from.relation));
+        taken.extend(unnests.into_iter().map(|from| Taken { unnest: from.relation, is_left: false }));
+    }
+    for condition in conditions {
+        let all = select.selection.take().map(|known| Expr::Nested(Box::new(known)));
+        let condition = Expr::Nested(Box::new(condition));
+        select.selection = Some(match all {
+            Some(all) => Expr::BinaryOp { left: Box::new(all), op: BinaryOperator::And, right: Box::new(condition) },
+            None => condition,
+        });
     }
     for unnest in taken {
-        put_into(select, unnest)?;
+        put_into(select, &unnest)?;
     }
     Ok(())
 }
@@ -69,29 +105,17 @@ fn is_unnest(factor: &TableFactor) -> bool {
     matches!(factor, TableFactor::UNNEST { .. })
 }
 
-fn is_cross(operator: &JoinOperator) -> bool {
-    match operator {
-        JoinOperator::CrossJoin(JoinConstraint::None) => true,
-        JoinOperator::Join(JoinConstraint::On(on)) | JoinOperator::Inner(JoinConstraint::On(on)) => {
-            on.to_string().eq_ignore_ascii_case("true")
-        }
-        _ => false,
-    }
-}
-
 /// Puts one UNNEST into the table that its array is from.
-fn put_into(select: &mut Select, unnest: TableFactor) -> Result<(), Refusal> {
+fn put_into(select: &mut Select, taken: &Taken) -> Result<(), Refusal> {
+    let unnest = &taken.unnest;
     let refuse = |at: &TableFactor, message: &str| Err(Refusal::of(at, message, USAGE));
-    let TableFactor::UNNEST { alias, array_exprs, with_offset, with_ordinality, .. } = &unnest else { return Ok(()) };
-    let ([array], false, false) = (array_exprs.as_slice(), *with_offset, *with_ordinality) else {
-        return refuse(&unnest, "UNNEST takes one array, without WITH ORDINALITY");
+    let TableFactor::UNNEST { alias, array_exprs, with_offset, with_ordinality, .. } = unnest else { return Ok(()) };
+    let ([array], false) = (array_exprs.as_slice(), *with_offset) else {
+        return refuse(unnest, "UNNEST takes one array; its places come by WITH ORDINALITY");
     };
-    let Some(alias) = alias else { return refuse(&unnest, "UNNEST wants a name for its table and column") };
+    let Some(alias) = alias else { return refuse(unnest, "UNNEST wants a name for its table and column") };
     let column = alias.columns.first().map_or(&alias.name, |c| &c.name).clone();
-    let qualifier = match array {
-        Expr::CompoundIdentifier(parts) if parts.len() == 2 => Some(parts[0].clone()),
-        _ => None,
-    };
+    let qualifier = qualifier_of(array);
     let mut tables = select.from.iter_mut().flat_map(|from| {
         let first = std::iter::once((true, &mut from.relation));
         first.chain(from.joins.iter_mut().map(|join| (is_inner(&join.join_operator), &mut join.relation)))
@@ -102,19 +126,38 @@ fn put_into(select: &mut Select, unnest: TableFactor) -> Result<(), Refusal> {
         (_, None) => false,
     });
     let Some((inner, table)) = target else {
-        return refuse(&unnest, "the array of UNNEST is from no table of this FROM");
+        return refuse(unnest, "the array of UNNEST is from no table of this FROM");
     };
     if !inner {
-        return refuse(&unnest, "UNNEST of an outer join's table is not supported");
+        return refuse(unnest, "UNNEST of an outer join's table is not supported");
     }
     let Some(name) = name_of(table) else { return Ok(()) };
-    let sql = format!("SELECT *, unnest(__array) AS {column} FROM __data");
+    let shown = |list: &str| if taken.is_left { or_null(list) } else { list.to_owned() };
+    let mut sql = format!("SELECT *, unnest({}) AS {column}", shown("__array"));
+    if *with_ordinality {
+        let place = alias.columns.get(1).map_or_else(|| Ident::new("ordinality"), |c| c.name.clone());
+        let places = shown("range(1, CAST(COALESCE(cardinality(__array), 0) AS BIGINT) + 1)");
+        sql.push_str(&format!(", unnest({places}) AS {place}"));
+    }
+    sql.push_str(" FROM __data");
     let query = template::query(&sql, Holes { exprs: vec![("__array", array.clone())], data: Some(table.clone()) })
-        .map_err(|e| Refusal::of(&unnest, e.to_string(), USAGE))?;
+        .map_err(|e| Refusal::of(unnest, e.to_string(), USAGE))?;
     let as_before = TableAlias { explicit: true, name: name.clone(), columns: Vec::new(), at: None };
     *table = TableFactor::Derived { lateral: false, subquery: Box::new(query), alias: Some(as_before), sample: None };
     rename(select, &alias.name, &name);
     Ok(())
+}
+
+/// The table that an array's columns are from, if that is written.
+fn qualifier_of(array: &Expr) -> Option<Ident> {
+    let found = visit_expressions(array, |e| match e {
+        Expr::CompoundIdentifier(parts) if parts.len() == 2 => ControlFlow::Break(parts[0].clone()),
+        _ => ControlFlow::Continue(()),
+    });
+    match found {
+        ControlFlow::Break(qualifier) => Some(qualifier),
+        ControlFlow::Continue(()) => None,
+    }
 }
 
 fn is_inner(operator: &JoinOperator) -> bool {

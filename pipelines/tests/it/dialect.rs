@@ -366,3 +366,56 @@ CREATE VIEW c__late AS SELECT 1 AS x;",
         "#]],
     );
 }
+
+#[test]
+fn standard_sql_that_is_refused_says_what_to_write() {
+    check(
+        "CREATE MATERIALIZED VIEW a AS SELECT id, SUM(qty) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE CURRENT ROW) AS s FROM orders;
+CREATE MATERIALIZED VIEW b AS SELECT id, SUM(qty) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND CURRENT ROW EXCLUDE TIES) AS s FROM orders;
+CREATE MATERIALIZED VIEW c AS SELECT o.id, t.tag FROM orders o LEFT JOIN UNNEST(string_to_array(o.status, ',')) AS t (tag) ON t.tag <> 'x';
+CREATE MATERIALIZED VIEW d AS SELECT o.id, t.tag FROM orders o RIGHT JOIN UNNEST(string_to_array(o.status, ',')) AS t (tag) ON TRUE;
+CREATE MATERIALIZED VIEW e AS SELECT id FROM orders WHERE (id, qty) = (SELECT id, qty FROM orders);
+CREATE MATERIALIZED VIEW f AS SELECT id FROM orders WHERE (id, qty) IN ((1, 2), (3, 4, 5));
+CREATE MATERIALIZED VIEW g AS SELECT JSON_OBJECT('a' VALUE id, 'b') AS j FROM orders;
+CREATE MATERIALIZED VIEW h AS SELECT PERCENTILE_DISC(0.5) AS p FROM orders;
+CREATE MATERIALIZED VIEW i AS SELECT id FROM orders o WHERE EXISTS (WITH RECURSIVE t AS (SELECT o.qty AS n UNION ALL SELECT n - 1 FROM t WHERE n > 0) SELECT 1 FROM t WHERE n = 3);
+CREATE MATERIALIZED VIEW j AS SELECT o.id, c.name FROM orders o FULL JOIN customers c ON c.id = o.customer_id AND EXISTS (SELECT 1 FROM items i WHERE i.order_id = o.id AND i.sku = c.name);
+CREATE MATERIALIZED VIEW k AS SELECT MODE() AS m FROM orders;",
+        expect![[r#"
+            v.sql:1:110: EXCLUDE CURRENT ROW is not supported
+              help: for SUM and COUNT subtract the row's own value; else write a subquery with <> on the key
+            v.sql:2:110: EXCLUDE TIES is not supported
+              help: write a subquery that leaves out the rows of the same order, (SELECT … WHERE p.x <> t.x)
+            v.sql:3:127: LEFT JOIN UNNEST has no condition but TRUE
+              help: write FROM t CROSS JOIN UNNEST(t.tags) AS u (tag), or LEFT JOIN … ON TRUE
+            v.sql:4:82: UNNEST can only be joined by CROSS JOIN, JOIN … ON and LEFT JOIN … ON TRUE
+              help: write FROM t CROSS JOIN UNNEST(t.tags) AS u (tag), or LEFT JOIN … ON TRUE
+            v.sql:5:72: a row is compared with a subquery
+              help: write (a, b) IN (SELECT x, y …)
+            v.sql:6:82: rows of different lengths are compared
+              help: compare (a, b) with (c, d)
+            v.sql:7:64: a key without a value
+              help: write JSON_OBJECT('name' VALUE x, … NULL ON NULL) or JSON_ARRAY(x, … ABSENT ON NULL)
+            v.sql:8:38: PERCENTILE_DISC has no order
+              help: write PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY x)
+            v.sql:9:99: not supported: 'qty', a column of the outer query, inside WITH RECURSIVE of a subquery
+              help: read it outside: join the subquery's rows in the outer query and compare them there
+            v.sql:10:1: not supported: a subquery in the ON of a full join that reads columns of both sides
+              help: compute what the subquery says in a subquery of one side, and compare that
+            v.sql:11:38: MODE has no order
+              help: write MODE() WITHIN GROUP (ORDER BY x)
+        "#]],
+    );
+}
+
+#[test]
+fn json_is_made_taken_apart_and_looked_at() {
+    check(
+        "CREATE MATERIALIZED VIEW a AS SELECT id, JSON_OBJECT('id' VALUE id, KEY 'total' VALUE amount, 'at': created_at, 'in' VALUE JSON_OBJECT('s', status ABSENT ON NULL)) AS o,
+           JSON_ARRAY(id, status, JSON_ARRAY(qty) NULL ON NULL) AS l, status IS JSON AS j, status IS NOT JSON OBJECT AS n, status -> 'a' ->> 0 AS m
+         FROM orders WHERE status ->> 'a' = 'x' AND status IS JSON ARRAY;",
+        expect![[r#"
+            a: id Int64, o Utf8, l Utf8, j Boolean, n Boolean, m Utf8 [incremental]
+        "#]],
+    );
+}

@@ -50,9 +50,16 @@ fn every_operator_has_its_line() {
         CREATE MATERIALIZED VIEW known AS SELECT id FROM orders WHERE qty > 9 OR EXISTS (SELECT 1 FROM items WHERE order_id = orders.id);
         CREATE MATERIALIZED VIEW above AS SELECT id, (SELECT max(amount) FROM orders) AS top FROM orders;";
     expect![[r#"
-        above (key: id; recompute: a subquery that cannot be turned into a join)
-        recompute Projection  -- recompute: a subquery that cannot be turned into a join
-          source orders
+        above (key: id; incremental)
+        project orders.id, __value1.__v2 AS top
+          Inner join on 
+            columns id
+              source orders
+            project max(orders.amount) AS __v2
+              aggregate max(orders.amount) by ()
+                columns orders.amount
+                  columns amount
+                    source orders
         known (key: id; incremental)
         project orders.id
           filter orders.qty > Int32(9) OR __correlated_sq_1.mark

@@ -35,3 +35,21 @@ fn many_recomputations_within_one_poll_of_an_async_caller() {
     assert!(n_rows > 0);
     steps.join().expect("no panic");
 }
+
+/// A recursion that never ends would hold up every other view.
+#[test]
+fn a_recursion_without_end_stops_its_view_and_no_other() {
+    let endless = "WITH RECURSIVE t (n) AS (SELECT id FROM customers UNION ALL SELECT n + 1 FROM t) SELECT n FROM t";
+    let counted = "SELECT count(*) AS n FROM customers";
+    let views = [("endless", endless), ("counted", counted)].map(|(name, sql)| (name.to_owned(), sql.to_owned()));
+    let mut engine = engine(&views, &ManualClock::at(NOW_US));
+    let mut world = World::new(5);
+    engine.step(&world.random_epoch(30), StepMode::Flush);
+    let failures = engine.failures();
+    assert_eq!(failures.len(), 1, "{failures:?}");
+    let (view, reason) = &failures[0];
+    assert!(*view == "endless" && reason.contains("WITH RECURSIVE goes on for more than 10000 steps"), "{failures:?}");
+    let counted = lines(&[engine.contents("counted").expect("decodes").expect("known view")]);
+    assert_ne!(counted, ["0 | "]);
+    assert_eq!(counted.len(), 1);
+}

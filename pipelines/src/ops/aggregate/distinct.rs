@@ -98,7 +98,7 @@ impl Accumulator for Distinct {
         own.chain(below).collect()
     }
 
-    fn entry(&self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
+    fn entry(&mut self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
         match key.split_first()? {
             (&OWN, value) => self.groups[group].get(value).map(|weight| weight.to_be_bytes().to_vec()),
             (_, key) => self.below.entry(group, key),

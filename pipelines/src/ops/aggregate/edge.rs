@@ -33,13 +33,13 @@ pub(super) struct EdgeSpec {
 }
 
 impl EdgeSpec {
-    fn codec(&self, input: &SchemaRef) -> OpResult<RowCodec> {
+    pub(super) fn codec(&self, input: &SchemaRef) -> OpResult<RowCodec> {
         let mut columns = self.order.clone();
         columns.push((self.arg, SortOptions { descending: false, nulls_first: true }));
         RowCodec::ordered(input, &columns)
     }
 
-    fn encode(&self, codec: &RowCodec, batch: &RecordBatch) -> OpResult<arrow::row::Rows> {
+    pub(super) fn encode(&self, codec: &RowCodec, batch: &RecordBatch) -> OpResult<arrow::row::Rows> {
         let columns: Vec<ArrayRef> =
             self.order.iter().map(|(c, _)| *c).chain([self.arg]).map(|i| Arc::clone(batch.column(i))).collect();
         codec.encode(&columns)
@@ -98,20 +98,8 @@ impl Accumulator for Edge {
         decode(&self.codec, values)
     }
 
-    fn track(&mut self) {
-        self.bags.track();
-    }
-
-    fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
-        self.bags.take_changed()
-    }
-
-    fn entry(&self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
-        self.bags.entry(group, key)
-    }
-
-    fn load_entry(&mut self, group: usize, key: &[u8], value: &[u8]) -> OpResult<()> {
-        self.bags.load_entry(group, key, value)
+    fn bags(&mut self) -> Option<&mut Bags> {
+        Some(&mut self.bags)
     }
 }
 

@@ -16,7 +16,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use super::Accumulator;
 use super::bags::Bags;
 use crate::error::OpResult;
-use crate::rows::{RowBytes, RowCodec};
+use crate::rows::RowCodec;
 
 /// An aggregate without a form of ours.
 #[derive(Debug)]
@@ -103,19 +103,7 @@ impl Accumulator for General {
         ScalarValue::iter_to_array(values)
     }
 
-    fn track(&mut self) {
-        self.bags.track();
-    }
-
-    fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
-        self.bags.take_changed()
-    }
-
-    fn entry(&self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
-        self.bags.entry(group, key)
-    }
-
-    fn load_entry(&mut self, group: usize, key: &[u8], value: &[u8]) -> OpResult<()> {
-        self.bags.load_entry(group, key, value)
+    fn bags(&mut self) -> Option<&mut Bags> {
+        Some(&mut self.bags)
     }
 }

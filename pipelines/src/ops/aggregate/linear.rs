@@ -258,8 +258,10 @@ impl DecimalAverage {
         let count = i128::from(count);
         let exact = sum.value().and_then(|sum| {
             // Whole part and rest apart, so that the factor does not push the sum out of 128 bits.
-            let rest = (sum % count).checked_mul(self.factor)? / count;
-            (sum / count).checked_mul(self.factor)?.checked_add(rest)
+            let rest = (sum % count).checked_mul(self.factor)?;
+            let is_up = (rest % count).unsigned_abs() * 2 >= count.unsigned_abs();
+            let up = if is_up { sum.signum() } else { 0 };
+            (sum / count).checked_mul(self.factor)?.checked_add(rest / count + up)
         });
         exact.filter(|v| fits_precision(*v, precision)).or_else(|| too_large(&self.output))
     }

@@ -11,12 +11,12 @@ mod exact;
 mod floats;
 mod general;
 mod linear;
+mod mode;
+mod nth;
 mod pairs;
 mod ranked;
 mod sketch;
 mod spec;
-
-use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::kernels::cmp::distinct as differs;
@@ -26,17 +26,18 @@ use hashbrown::HashSet;
 use hashbrown::hash_map::EntryRef;
 use model::Delta;
 
+use self::bags::Bags;
 pub(crate) use self::spec::AggregateSpec;
 use super::closes::ClosingSlots;
 use super::keyed::{malformed, pair, unpair};
 use super::{Operator, Step, concat};
 use crate::error::OpResult;
-use crate::rows::{Map, RowBytes, RowCodec, batch_of};
+use crate::rows::{Map, RowBytes, RowCodec, batch_of, differing};
 use crate::state::StateWriter;
 use crate::watermark::{Horizon, at, instants};
 
 /// State of one aggregate for all groups.
-pub(super) trait Accumulator: Send + std::fmt::Debug {
+trait Accumulator: Send + std::fmt::Debug {
     /// Makes room for groups 0..n.
     fn resize(&mut self, n_groups: usize);
 
@@ -54,8 +55,17 @@ pub(super) trait Accumulator: Send + std::fmt::Debug {
     /// The results of some groups.
     fn evaluate(&mut self, groups: &[u32]) -> OpResult<ArrayRef>;
 
+    /// The multisets in which it remembers values, if it has any: their entries are stored below the group's.
+    fn bags(&mut self) -> Option<&mut Bags> {
+        None
+    }
+
     /// See [`Operator::track`]: only for aggregates with entries of their own below a group.
-    fn track(&mut self) {}
+    fn track(&mut self) {
+        if let Some(bags) = self.bags() {
+            bags.track();
+        }
+    }
 
     /// Writes what is kept of a group as a whole, if anything.
     fn save(&self, _group: usize, _out: &mut Vec<u8>) {}
@@ -67,17 +77,17 @@ pub(super) trait Accumulator: Send + std::fmt::Debug {
 
     /// Entries below groups that changed since the last call.
     fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
-        Vec::new()
+        self.bags().map(Bags::take_changed).unwrap_or_default()
     }
 
     /// The value of such an entry, `None` if it is gone.
-    fn entry(&self, _group: usize, _key: &[u8]) -> Option<Vec<u8>> {
-        None
+    fn entry(&mut self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
+        self.bags()?.entry(group, key)
     }
 
     /// Takes an entry back.
-    fn load_entry(&mut self, _group: usize, _key: &[u8], _value: &[u8]) -> OpResult<()> {
-        Err(malformed())
+    fn load_entry(&mut self, group: usize, key: &[u8], value: &[u8]) -> OpResult<()> {
+        self.bags().ok_or_else(malformed)?.load_entry(group, key, value)
     }
 }
 
@@ -422,7 +432,7 @@ fn difference(
 ) -> OpResult<Option<Delta>> {
     let mut changed = differs(old_exists, new_exists)?;
     for (a, b) in old.columns().iter().zip(new.columns()) {
-        changed = arrow::compute::or(&changed, &column_differs(a, b)?)?;
+        changed = arrow::compute::or(&changed, &differing(a, b)?)?;
     }
     let mut out = Vec::with_capacity(2);
     for (batch, exists, sign) in [(old, old_exists, -1_i64), (new, new_exists, 1)] {
@@ -437,21 +447,4 @@ fn difference(
         out.push(Delta::new(rows, Int64Array::from(vec![sign; indices.len()])));
     }
     concat(&out)
-}
-
-fn column_differs(a: &ArrayRef, b: &ArrayRef) -> OpResult<BooleanArray> {
-    match a.data_type().is_nested() {
-        // The comparison kernels know no lists; such rows are compared through their row encoding.
-        true => {
-            let schema = Arc::new(arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new(
-                "c",
-                a.data_type().clone(),
-                true,
-            )]));
-            let codec = RowCodec::new(schema)?;
-            let (a, b) = (codec.encode(&[Arc::clone(a)])?, codec.encode(&[Arc::clone(b)])?);
-            Ok(a.iter().zip(b.iter()).map(|(x, y)| Some(x.data() != y.data())).collect())
-        }
-        false => Ok(differs(a, b)?),
-    }
 }

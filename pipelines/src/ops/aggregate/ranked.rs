@@ -1,4 +1,4 @@
-//! MEDIAN and PERCENTILE_CONT: the values of a group are kept sorted with their counts, so the one or two values in
+//! MEDIAN, PERCENTILE_CONT and PERCENTILE_DISC: the values of a group are kept sorted with their counts, so the one or two values in
 //! question are found without reading the others.
 
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use super::Accumulator;
 use super::bags::Bags;
 use crate::error::OpResult;
 use crate::ops::sorted::Sorted;
-use crate::rows::{RowBytes, RowCodec};
+use crate::rows::RowCodec;
+use crate::sql::functions::ordered_sets::place_of;
 
 /// DataFusion takes the place between two values in steps of a millionth, so we do.
 const STEPS: f64 = 1_000_000.0;
@@ -24,6 +25,8 @@ pub(super) enum Wanted {
     Median(Box<AggregateFunctionExpr>),
     /// The value at this share of the way from the first to the last, 0 to 1, of DOUBLE values.
     Percentile(f64),
+    /// The first value with at least this share of the values up to it.
+    Discrete { share: f64, descending: bool },
 }
 
 /// The aggregate.
@@ -70,6 +73,11 @@ impl Ranked {
                 };
                 Ok(ScalarValue::Float64(Some(value)))
             }
+            Wanted::Discrete { share, descending } => {
+                let place = place_of(*share, bag.total());
+                let place = if *descending { last - place } else { place };
+                ScalarValue::try_from_array(&self.values(bag, &[place])?, 0)
+            }
         }
     }
 }
@@ -112,19 +120,7 @@ impl Accumulator for Ranked {
         ScalarValue::iter_to_array(values)
     }
 
-    fn track(&mut self) {
-        self.bags.track();
-    }
-
-    fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
-        self.bags.take_changed()
-    }
-
-    fn entry(&self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
-        self.bags.entry(group, key)
-    }
-
-    fn load_entry(&mut self, group: usize, key: &[u8], value: &[u8]) -> OpResult<()> {
-        self.bags.load_entry(group, key, value)
+    fn bags(&mut self) -> Option<&mut Bags> {
+        Some(&mut self.bags)
     }
 }

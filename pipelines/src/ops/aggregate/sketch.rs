@@ -17,7 +17,6 @@ use super::Accumulator;
 use super::bags::Bags;
 use crate::error::OpResult;
 use crate::ops::keyed::malformed;
-use crate::rows::RowBytes;
 
 /// So many low bits of a hash choose the register.
 const INDEX_BITS: u32 = 14;
@@ -99,16 +98,8 @@ impl Accumulator for Sketch {
         Ok(Arc::new(UInt64Array::from(estimates)))
     }
 
-    fn track(&mut self) {
-        self.bags.track();
-    }
-
-    fn take_changed(&mut self) -> Vec<(u32, RowBytes)> {
-        self.bags.take_changed()
-    }
-
-    fn entry(&self, group: usize, key: &[u8]) -> Option<Vec<u8>> {
-        self.bags.entry(group, key)
+    fn bags(&mut self) -> Option<&mut Bags> {
+        Some(&mut self.bags)
     }
 
     fn load_entry(&mut self, group: usize, key: &[u8], value: &[u8]) -> OpResult<()> {

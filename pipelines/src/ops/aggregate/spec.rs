@@ -11,6 +11,8 @@ use super::edge::{Best, Edge, EdgeSpec, End};
 use super::floats::{Figure, Floats};
 use super::general::General;
 use super::linear::{Count, DecimalAverage, Sum};
+use super::mode::Mode;
+use super::nth::Nth;
 use super::pairs::{PairFigure, Pairs};
 use super::ranked::{Ranked, Wanted};
 use super::sketch::Sketch;
@@ -31,8 +33,12 @@ pub(crate) struct AggregateSpec {
     pub(crate) order: Vec<(usize, SortOptions)>,
     /// IGNORE NULLS.
     pub(crate) ignore_nulls: bool,
-    /// The share of a percentile, 0 to 1, counted from the smallest value.
+    /// The share of a percentile, 0 to 1, counted from the first value in its order.
     pub(crate) share: Option<f64>,
+    /// WITHIN GROUP (ORDER BY … DESC).
+    pub(crate) descending: bool,
+    /// The place that NTH_VALUE asks for, not 0.
+    pub(crate) nth: Option<i64>,
     /// Nothing is ever deleted from the input.
     pub(crate) append_only: bool,
     /// Type of the result.
@@ -67,9 +73,19 @@ impl AggregateSpec {
                 Box::new(Ranked::new(i, Wanted::Median(Box::new(self.general)), input, self.output)?)
             }
             ("percentile_cont", Some(i)) if *type_of(i) == DataType::Float64 && self.share.is_some() => {
-                let share = Wanted::Percentile(self.share.unwrap_or_default());
+                let share = self.share.unwrap_or_default();
+                let share = Wanted::Percentile(if self.descending { 1.0 - share } else { share });
                 Box::new(Ranked::new(i, share, input, self.output)?)
             }
+            ("percentile_disc", Some(i)) if self.share.is_some_and(|share| (0.0..=1.0).contains(&share)) => {
+                let share = self.share.unwrap_or_default();
+                Box::new(Ranked::new(i, Wanted::Discrete { share, descending: self.descending }, input, self.output)?)
+            }
+            ("nth_value", Some(i)) if self.nth.is_some() => {
+                let spec = EdgeSpec { end: End::First, arg: i, order: self.order, skip_nulls: self.ignore_nulls };
+                Box::new(Nth::new(self.nth.unwrap_or(1), spec, input)?)
+            }
+            ("mode", Some(i)) => Box::new(Mode::new(i, self.descending, input)?),
             (name, Some(i)) if Figure::of(name).is_some() && Floats::supports(type_of(i), &self.output) => {
                 Box::new(Floats::new(i, Figure::of(name).unwrap_or(Figure::Sum)))
             }

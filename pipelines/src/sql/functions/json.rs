@@ -242,7 +242,7 @@ fn exists(columns: &Columns) -> Result<ArrayRef> {
 }
 
 /// JSON without the white space between its tokens.
-fn compact(json: &str) -> String {
+pub(super) fn compact(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let (mut quoted, mut escaped) = (false, false);
     for c in json.chars() {

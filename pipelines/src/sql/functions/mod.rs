@@ -1,9 +1,13 @@
 //! Functions of Flink that DataFusion lacks or means otherwise.
 
+mod average;
 mod calendar;
 pub(super) mod decimal;
 pub(super) mod interval;
 mod json;
+pub(crate) mod json_text;
+pub(crate) mod one_row;
+pub(crate) mod ordered_sets;
 mod pattern;
 mod row;
 mod text;
@@ -24,8 +28,15 @@ pub(crate) fn register(session: &SessionContext) {
     for function in windows::scalar() {
         session.register_udf(function);
     }
-    for function in [text::functions(), json::functions(), time::functions()].into_iter().flatten() {
+    let of_rows = [text::functions(), json::functions(), json_text::functions(), time::functions()];
+    for function in of_rows.into_iter().flatten() {
         session.register_udf(function.into_udf());
+    }
+    for function in [one_row::function()].into_iter().chain(json_text::constructors()) {
+        session.register_udf(function);
+    }
+    for function in [average::function()].into_iter().chain(ordered_sets::functions()) {
+        session.register_udaf(function);
     }
     for function in windows::window() {
         session.register_udwf(function);
