@@ -6,10 +6,13 @@ mod case;
 mod compare;
 mod data;
 mod expr;
+mod features;
+mod grouped;
 mod postgres;
 mod query;
 mod random;
 mod shrink;
+mod subqueries;
 
 use model::SourceEpoch;
 use model::clock::ManualClock;

@@ -5,69 +5,6 @@ use rand::Rng;
 use super::data::Type;
 use super::expr::{Column, Grammar, Item, Out, PLAIN};
 
-/// Every feature that must have been used when the test is over.
-pub(crate) const FEATURES: [&str; 59] = [
-    "select",
-    "filter rows",
-    "distinct",
-    "group by",
-    "global aggregate",
-    "having",
-    "filter",
-    "count distinct",
-    "sum distinct",
-    "min and max",
-    "variance",
-    "median and percentiles",
-    "approx_distinct",
-    "bool and bit aggregates",
-    "first and last value",
-    "array_agg and string_agg",
-    "grouping sets",
-    "rollup",
-    "cube",
-    "inner join",
-    "left join",
-    "right join",
-    "full join",
-    "cross join",
-    "self join",
-    "residual condition",
-    "exists",
-    "not exists",
-    "in subquery",
-    "not in subquery",
-    "scalar subquery",
-    "correlated scalar subquery",
-    "cte",
-    "recursive cte",
-    "union all",
-    "union",
-    "intersect",
-    "intersect all",
-    "except",
-    "except all",
-    "tumble",
-    "hop",
-    "cumulate",
-    "session",
-    "over",
-    "row number",
-    "top n",
-    "order by limit",
-    "offset",
-    "current_timestamp",
-    "view over view",
-    "case",
-    "coalesce",
-    "integer division",
-    "like",
-    "extract",
-    "cast",
-    "time arithmetic",
-    "text functions",
-];
-
 /// A SELECT and its columns.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
@@ -76,7 +13,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    fn scope(&self, alias: &str) -> Vec<Column> {
+    pub(crate) fn scope(&self, alias: &str) -> Vec<Column> {
         let column = |o: &Out| Column { sql: format!("{alias}.{}", o.name), ty: o.ty, wild: o.wild };
         self.columns.iter().map(column).collect()
     }
@@ -100,7 +37,7 @@ impl Grammar<'_> {
         }
     }
 
-    fn finish(&mut self, mut items: Vec<Item>, rest: &str, head: &str) -> Query {
+    pub(crate) fn finish(&mut self, mut items: Vec<Item>, rest: &str, head: &str) -> Query {
         // Whoever reads the result has something to compare and to order by.
         if !items.iter().any(|i| PLAIN.contains(&i.ty)) {
             items.push(Item { sql: "1".to_owned(), ty: Type::Int, wild: false });
@@ -124,7 +61,7 @@ impl Grammar<'_> {
         Item { sql: self.value(scope, ty, 2), ty, wild: false }
     }
 
-    fn items(&mut self, scope: &[Column], n: usize) -> Vec<Item> {
+    pub(crate) fn items(&mut self, scope: &[Column], n: usize) -> Vec<Item> {
         (0..n).map(|_| self.item(scope)).collect()
     }
 
@@ -139,6 +76,12 @@ impl Grammar<'_> {
         }
         if self.chance(0.12) {
             items.push(self.scalar_subquery(&scope));
+        }
+        if self.chance(0.1) {
+            items.push(self.asked_value(&scope));
+        }
+        if self.chance(0.1) {
+            items.push(Item { sql: self.asked_truth(&scope), ty: Type::Bool, wild: false });
         }
         if self.chance(0.06) {
             self.uses("current_timestamp");
@@ -158,7 +101,7 @@ impl Grammar<'_> {
     }
 
     /// ` WHERE …`, or nothing.
-    fn filter(&mut self, scope: &[Column], p: f64) -> String {
+    pub(crate) fn filter(&mut self, scope: &[Column], p: f64) -> String {
         if !self.chance(p) {
             return String::new();
         }
@@ -177,7 +120,8 @@ impl Grammar<'_> {
 
     /// A condition that may hold a subquery or the time.
     fn condition(&mut self, scope: &[Column]) -> String {
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..22) {
+            20 | 21 => self.asked_condition(scope),
             0 => {
                 self.uses("current_timestamp");
                 let (time, days) = (self.time_column(scope), self.rng.random_range(0..12));
@@ -238,7 +182,7 @@ impl Grammar<'_> {
     }
 
     /// A table or view under a fresh alias.
-    fn leaf(&mut self) -> (Vec<Column>, String) {
+    pub(crate) fn leaf(&mut self) -> (Vec<Column>, String) {
         let alias = self.alias();
         let column = |o: &Out| Column { sql: format!("{alias}.{}", o.name), ty: o.ty, wild: o.wild };
         if !self.views.is_empty() && self.chance(0.2) {
@@ -251,7 +195,7 @@ impl Grammar<'_> {
         (self.table_scope(at, &alias), format!("{} AS {alias}", self.tables[at].name))
     }
 
-    fn table_scope(&self, at: usize, alias: &str) -> Vec<Column> {
+    pub(crate) fn table_scope(&self, at: usize, alias: &str) -> Vec<Column> {
         let wild = |c: &super::data::ColumnSpec| c.range == super::data::Range::Wild;
         self.tables[at]
             .columns
@@ -261,7 +205,17 @@ impl Grammar<'_> {
     }
 
     /// What stands behind FROM, and its columns.
-    fn from(&mut self, depth: usize) -> (String, Vec<Column>) {
+    pub(crate) fn from(&mut self, depth: usize) -> (String, Vec<Column>) {
+        let (from, scope) = self.plain_from(depth);
+        match self.rng.random_range(0..24) {
+            0 => self.lateral(&from, scope),
+            // The array must be of a table that has a name, and of no outer join's.
+            1 if !from.contains("JOIN") => self.unnested(&from, scope),
+            _ => (from, scope),
+        }
+    }
+
+    fn plain_from(&mut self, depth: usize) -> (String, Vec<Column>) {
         let one = |(scope, from)| (from, scope);
         match self.rng.random_range(0..10) {
             0..4 => one(self.leaf()),
@@ -326,105 +280,6 @@ impl Grammar<'_> {
         let ty = self.present(right, &[Type::Int, Type::Dec, Type::Time]);
         let (a, b) = (self.value(left, ty, 1), self.value(right, ty, 0));
         format!(" AND {a} {} {b}", self.one(&["<", ">", "<>"]))
-    }
-
-    /// Something to group by. Never a literal, which would be a position.
-    fn key(&mut self, scope: &[Column]) -> Item {
-        let column = self.plain_column(scope);
-        let plain = |sql, ty| Item { sql, ty, wild: false };
-        match (column.ty, self.rng.random_range(0..3)) {
-            (Type::Int, 0) if !column.wild => plain(format!("{} % 4", column.sql), Type::Int),
-            (Type::Text, 0) => plain(format!("upper({})", column.sql), Type::Text),
-            (Type::Time, 0) if !column.wild => plain(format!("date_trunc('day', {})", column.sql), Type::Time),
-            (Type::Dec, 0) => plain(format!("CASE WHEN {} > 100 THEN 'big' ELSE 'small' END", column.sql), Type::Text),
-            (ty, _) => Item { sql: column.sql, ty, wild: column.wild },
-        }
-    }
-
-    fn calls(&mut self, scope: &[Column], n_max: usize) -> Vec<Item> {
-        (0..self.rng.random_range(1..=n_max)).map(|_| self.aggregate(scope)).collect()
-    }
-
-    fn aggregated(&mut self, depth: usize) -> Query {
-        let (from, scope) = self.from(depth);
-        let n_keys = self.one(&[0, 1, 1, 1, 2, 2]);
-        self.uses(if n_keys == 0 { "global aggregate" } else { "group by" });
-        let mut items: Vec<Item> = (0..n_keys).map(|_| self.key(&scope)).collect();
-        let keys: Vec<String> = items.iter().map(|k| k.sql.clone()).collect();
-        items.extend(self.calls(&scope, 4));
-        let group = if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
-        let having = match self.rng.random_range(0..8) {
-            0 => " HAVING count(*) > 2".to_owned(),
-            1 => format!(" HAVING sum({}) > 100", self.value(&scope, Type::Int, 0)),
-            2 => format!(" HAVING max({}) IS NOT NULL", self.plain_column(&scope).sql),
-            _ => String::new(),
-        };
-        if !having.is_empty() {
-            self.uses("having");
-        }
-        // A key that groups need not be shown.
-        if n_keys == 2 && self.chance(0.3) {
-            items.remove(0);
-        }
-        let filter = self.filter(&scope, 0.3);
-        self.finish(items, &format!("FROM {from}{filter}{group}{having}"), "SELECT")
-    }
-
-    fn grouping_sets(&mut self, depth: usize) -> Query {
-        let (from, scope) = self.from(depth);
-        let (a, b) = (self.plain_column(&scope), self.plain_column(&scope));
-        if a.sql == b.sql {
-            return self.aggregated(depth);
-        }
-        let (form, feature) = self.one(&[("GROUPING SETS", "grouping sets"), ("ROLLUP", "rollup"), ("CUBE", "cube")]);
-        self.uses(feature);
-        let sets = match form {
-            "GROUPING SETS" => format!("GROUPING SETS (({}), ({}), ())", a.sql, b.sql),
-            other => format!("{other} ({}, {})", a.sql, b.sql),
-        };
-        let mut items: Vec<Item> = [a, b].into_iter().map(|c| Item { sql: c.sql, ty: c.ty, wild: c.wild }).collect();
-        items.extend(self.calls(&scope, 3));
-        let filter = self.filter(&scope, 0.3);
-        self.finish(items, &format!("FROM {from}{filter} GROUP BY {sets}"), "SELECT")
-    }
-
-    fn windowed(&mut self, _: usize) -> Query {
-        let (at, alias) = (self.rng.random_range(0..self.tables.len()), self.alias());
-        let table = self.tables[at].name.clone();
-        let (data, time) = (format!("TABLE {table}"), "DESCRIPTOR(at)");
-        let (call, feature) = match self.rng.random_range(0..7) {
-            0 => (format!("TUMBLE({data}, {time}, INTERVAL '1' DAY)"), "tumble"),
-            1 => (format!("TUMBLE({data}, {time}, INTERVAL '7' HOUR, INTERVAL '30' MINUTE)"), "tumble"),
-            2 => (format!("HOP({data}, {time}, INTERVAL '6' HOUR, INTERVAL '1' DAY)"), "hop"),
-            3 => (format!("HOP({data}, {time}, INTERVAL '5' HOUR, INTERVAL '15' HOUR)"), "hop"),
-            4 => (format!("CUMULATE({data}, {time}, INTERVAL '8' HOUR, INTERVAL '1' DAY)"), "cumulate"),
-            5 => (format!("SESSION({data}, {time}, INTERVAL '10' HOUR)"), "session"),
-            _ => (format!("SESSION({data} PARTITION BY ref, {time}, INTERVAL '2' DAY)"), "session"),
-        };
-        self.uses(feature);
-        let from = if self.chance(0.7) { format!("TABLE({call})") } else { call };
-        let mut scope = self.table_scope(at, &alias);
-        let window = |name: &str| Column { sql: format!("{alias}.{name}"), ty: Type::Time, wild: true };
-        let bounds = [window("window_start"), window("window_end")];
-        let shown = |c: &Column| Item { sql: c.sql.clone(), ty: c.ty, wild: c.wild };
-        let mut items: Vec<Item> = bounds.iter().map(shown).collect();
-        if self.chance(0.25) {
-            scope.extend([window("window_start"), window("window_end"), window("window_time")]);
-            items.extend(self.items(&scope, 2));
-            let filter = self.filter(&scope, 0.3);
-            return self.finish(items, &format!("FROM {from} AS {alias}{filter}"), "SELECT");
-        }
-        if self.chance(0.4) {
-            items.push(self.key(&scope));
-        }
-        if feature == "session" && call_partitions(&from) && !items.iter().any(|i| i.sql.ends_with(".ref")) {
-            items.push(Item { sql: format!("{alias}.ref"), ty: Type::Int, wild: false });
-        }
-        let keys: Vec<String> = items.iter().map(|k| k.sql.clone()).collect();
-        items.extend(self.calls(&scope, 3));
-        let filter = self.filter(&scope, 0.3);
-        let rest = format!("FROM {from} AS {alias}{filter} GROUP BY {}", keys.join(", "));
-        self.finish(items, &rest, "SELECT")
     }
 
     fn set_operation(&mut self, depth: usize) -> Query {
@@ -533,30 +388,18 @@ impl Grammar<'_> {
         self.uses("order by limit");
         let (from, scope, order) = self.ordered(depth);
         let (items, filter) = (self.items(&scope, 3), self.filter(&scope, 0.3));
+        if self.chance(0.25) {
+            self.uses("fetch with ties");
+            let (first, n) = (order.split(", ").next().unwrap_or(&order), self.rng.random_range(1..5));
+            let rest = format!("FROM {from}{filter} ORDER BY {first} FETCH FIRST {n} ROWS WITH TIES");
+            return self.finish(items, &rest, "SELECT");
+        }
         let mut rest = format!("FROM {from}{filter} ORDER BY {order} LIMIT {}", self.rng.random_range(1..9));
         if self.chance(0.4) {
             self.uses("offset");
             rest.push_str(" OFFSET 2");
         }
         self.finish(items, &rest, "SELECT")
-    }
-
-    fn recursive(&mut self) -> Query {
-        self.uses("recursive cte");
-        let at = self.rng.random_range(0..self.tables.len());
-        let table = self.tables[at].clone();
-        let from = self.rng.random_range(0..20);
-        // From a row to the row that it refers to, a few steps far.
-        let key = if table.columns[0].ty == Type::Int { table.columns[0].name.clone() } else { "ref + 1".to_owned() };
-        let name = self.alias();
-        let sql = format!(
-            "WITH RECURSIVE {name} AS (SELECT ref AS n, 0 AS depth FROM {t} WHERE ref < {from} UNION ALL \
-             SELECT t.ref, depth + 1 FROM {t} AS t JOIN {name} ON {name}.n = t.{key} WHERE depth < 3) \
-             SELECT n AS c0, depth AS c1 FROM {name}",
-            t = table.name,
-        );
-        let out = |name: &str| Out { name: name.to_owned(), ty: Type::Int, wild: false };
-        Query { sql, columns: vec![out("c0"), out("c1")] }
     }
 
     fn with_cte(&mut self, depth: usize) -> Query {
@@ -575,8 +418,4 @@ impl Grammar<'_> {
         let (items, filter) = (self.items(&scope, 3), self.filter(&scope, 0.5));
         self.finish(items, &format!("FROM {from}{filter}"), &format!("WITH {name} AS ({}) SELECT", inner.sql))
     }
-}
-
-fn call_partitions(from: &str) -> bool {
-    from.contains("PARTITION BY")
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::case::{Case, Report};
-use super::query::FEATURES;
+use super::features::FEATURES;
 use super::shrink::shrunk;
 
 /// Views of one case.
