@@ -10,7 +10,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Constraint, Constraints};
 use datafusion::datasource::MemTable;
 use datafusion::error::DataFusionError;
-use datafusion::execution::FunctionRegistry;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DfStatement;
@@ -26,6 +26,7 @@ use crate::names::{in_order, late_name, take_taken_names};
 use crate::sql::lint;
 use crate::sql::now::BusinessTime;
 use crate::sql::places::planning_diagnostic;
+use crate::sql::rules::rules;
 use crate::sql::sets::count_copies;
 use crate::sql::subqueries;
 use crate::sql::{
@@ -165,7 +166,8 @@ pub(crate) fn new_session(time: &BusinessTime) -> SessionContext {
     // The planner's own notion of which columns can be NULL differs from rule to rule; the check would refuse queries
     // that are right.
     options.execution.skip_physical_aggregate_schema_check = true;
-    let mut session = SessionContext::new_with_config(config);
+    let state = SessionStateBuilder::new().with_config(config).with_default_features().with_optimizer_rules(rules());
+    let mut session = SessionContext::new_with_state(state.build());
     functions::register(&session);
     // A session takes every planner.
     if let Err(error) = session.register_expr_planner(Arc::new(Operators::default())) {

@@ -32,7 +32,10 @@ impl Graph {
             return self.mark_join(join, schema).map(Some);
         }
         if join.null_aware {
-            return not_in(join)?.map(|plan| Ok(Ok(self.compile(&plan)?))).transpose();
+            return Ok(Some(match not_in(join)? {
+                Some(plan) => Ok(self.compile(&plan)?),
+                None => Err("NOT IN that compares no column".to_owned()),
+            }));
         }
         if let Some(coerced) = with_equal_types(join)? {
             return self.join(&coerced, Arc::clone(schema)).map(Some);

@@ -1,7 +1,7 @@
 //! From SQL text to statements that DataFusion plans: the parser, Flink's own syntax, functions, and time.
 //!
 //! A statement passes through [`tokens`] (what the parser does not know), the parser, and the rewriting of the syntax
-//! tree ([`windows`], [`as_of`], [`unnest`], [`row_values`], [`standard`], [`spellings`]). Places in messages are those of the text as written.
+//! tree ([`windows`], [`as_of`], [`unnest`], [`using`], [`row_values`], [`standard`], [`spellings`]). Places in messages are those of the text as written.
 
 mod as_of;
 mod declared;
@@ -13,11 +13,13 @@ pub(crate) mod lint;
 pub(crate) mod now;
 mod operators;
 mod options;
+mod other_spellings;
 pub(crate) mod places;
 pub(crate) mod recursion;
 mod refusal;
 mod relations;
 mod row_values;
+pub(crate) mod rules;
 pub(crate) mod sets;
 mod spellings;
 mod standard;
@@ -25,6 +27,7 @@ pub(crate) mod subqueries;
 mod template;
 mod tokens;
 mod unnest;
+mod using;
 pub(crate) mod windows;
 
 use std::collections::BTreeSet;
@@ -169,6 +172,7 @@ fn parse_one(statement: &SqlStatement, declared: &Declared) -> Result<Parsed, Di
         windows::rewrite(query)
             .and_then(|()| as_of::rewrite(query, declared))
             .and_then(|()| unnest::rewrite(query))
+            .and_then(|()| using::rewrite(query))
             .and_then(|()| row_values::rewrite(query))
             .and_then(|()| standard::rewrite(query))
             .and_then(|()| spellings::rewrite(query))

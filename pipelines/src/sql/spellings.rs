@@ -7,11 +7,13 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CeilFloorKind, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query, Spanned, Value, VisitMut, VisitorMut,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, Query, Spanned, TableFactor, Value, VisitMut,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::functions::{Unit, time};
+use super::other_spellings;
 use super::refusal::Refusal;
 use super::standard;
 use super::template;
@@ -32,6 +34,14 @@ struct Rewriter;
 
 impl VisitorMut for Rewriter {
     type Break = Refusal;
+
+    /// Names of table functions are looked up as they are written.
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Refusal> {
+        if let TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } = factor {
+            *name = same_place(name, &name.to_string().to_lowercase());
+        }
+        ControlFlow::Continue(())
+    }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Refusal> {
         match rewritten(expr) {
@@ -104,6 +114,7 @@ fn function(call: &mut Function) -> Rewritten {
     match (name.as_str(), refs.len()) {
         ("IF", 3) => filled("CASE WHEN __a THEN __b ELSE __c END", &refs),
         ("IFNULL", 2) => filled("COALESCE(__a, __b)", &refs),
+        ("SIGN", 1) => filled("CASE WHEN __a > 0 THEN 1 WHEN __a < 0 THEN -1 WHEN __a = 0 THEN 0 END", &refs),
         ("LOCATE", 2) => filled("strpos(__b, __a)", &refs),
         ("MOD", 2) => filled("__a % __b", &refs),
         ("REGEXP", 2) => filled("__a ~ __b", &refs),
@@ -137,12 +148,13 @@ fn function(call: &mut Function) -> Rewritten {
         ("PERCENTILE_CONT" | "PERCENTILE_DISC" | "QUANTILE_DISC" | "APPROX_PERCENTILE_CONT_WITH_WEIGHT", _) => {
             shares_are_doubles(call)
         }
-        (other, _) => {
-            if let Some(name) = renamed(other) {
+        (other, _) => match renamed(other) {
+            Some(name) => {
                 call.name = same_place(&call.name, name);
+                Ok(None)
             }
-            Ok(None)
-        }
+            None => other_spellings::function(call, other, &args),
+        },
     }
 }
 
@@ -259,12 +271,12 @@ fn refused(name: &str, call: &Function) -> Option<Refusal> {
     }
 }
 
-fn same_place(name: &ObjectName, new: &str) -> ObjectName {
+pub(super) fn same_place(name: &ObjectName, new: &str) -> ObjectName {
     ObjectName::from(vec![Ident::with_span(name.span(), new)])
 }
 
 /// `LISTAGG(x [, delimiter]) [WITHIN GROUP (ORDER BY …)]`; the delimiter is a comma.
-fn listagg(call: &mut Function, args: &[Expr]) -> Rewritten {
+pub(super) fn listagg(call: &mut Function, args: &[Expr]) -> Rewritten {
     let text = filled("CAST(__a AS VARCHAR)", &[&args[0]])?;
     let delimiter = match args.get(1) {
         Some(delimiter) => Some(delimiter.clone()),

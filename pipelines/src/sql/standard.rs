@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Fetch, GroupByExpr, Interval, LimitClause, Query, Select, SetExpr, TableFactor,
+    BinaryOperator, Expr, Fetch, GroupByExpr, Interval, JoinOperator, LimitClause, Query, Select, SetExpr, TableFactor,
     UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
@@ -37,6 +37,14 @@ impl VisitorMut for Rewriter {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Refusal> {
         if let GroupByExpr::Expressions(exprs, _) = &mut select.group_by {
             exprs.retain(|e| !matches!(e, Expr::Tuple(all) if all.is_empty()));
+        }
+        // `SEMI JOIN` and `ANTI JOIN` are those of the left side.
+        for join in select.from.iter_mut().flat_map(|from| &mut from.joins) {
+            join.join_operator = match join.join_operator.clone() {
+                JoinOperator::Semi(on) => JoinOperator::LeftSemi(on),
+                JoinOperator::Anti(on) => JoinOperator::LeftAnti(on),
+                other => other,
+            };
         }
         ControlFlow::Continue(())
     }

@@ -165,7 +165,7 @@ fn is_inner(operator: &JoinOperator) -> bool {
 }
 
 /// The name by which a query speaks of a table.
-fn name_of(table: &TableFactor) -> Option<Ident> {
+pub(super) fn name_of(table: &TableFactor) -> Option<Ident> {
     match table {
         TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
             Some(alias.name.clone())

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -13,10 +13,7 @@ use super::bags::Bags;
 use crate::error::OpResult;
 use crate::ops::sorted::Sorted;
 use crate::rows::RowCodec;
-use crate::sql::functions::ordered_sets::place_of;
-
-/// DataFusion takes the place between two values in steps of a millionth, so we do.
-const STEPS: f64 = 1_000_000.0;
+use crate::sql::functions::ordered_sets::{place_of, places_around};
 
 /// Which value is wanted.
 #[derive(Debug)]
@@ -24,7 +21,7 @@ pub(super) enum Wanted {
     /// The middle one; DataFusion's function computes it from the two middle values.
     Median(Box<AggregateFunctionExpr>),
     /// The value at this share of the way from the first to the last, 0 to 1, of DOUBLE values.
-    Percentile(f64),
+    Between { share: f64, descending: bool },
     /// The first value with at least this share of the values up to it.
     Discrete { share: f64, descending: bool },
 }
@@ -61,17 +58,15 @@ impl Ranked {
                 accumulator.update_batch(&[self.values(bag, &middle)?])?;
                 accumulator.evaluate()
             }
-            Wanted::Percentile(share) => {
-                let at = share * as_f64(last);
-                let (low, high) = (as_u64(at.floor()), as_u64(at.ceil()));
-                let both = self.values(bag, &[low, high])?;
-                let both: &Float64Array = both.as_primitive::<Float64Type>();
-                let weight = ((at - at.floor()) * STEPS).floor() / STEPS;
-                let value = match low == high {
-                    true => both.value(0),
-                    false => both.value(0) + (both.value(1) - both.value(0)) * weight,
+            Wanted::Between { share, descending } => {
+                let (low, high, part) = places_around(*share, bag.total());
+                let place = |place: u64| if *descending { last - place } else { place };
+                let value = |at: u64| -> OpResult<f64> {
+                    let one = self.values(bag, &[place(at)])?;
+                    Ok(one.as_primitive::<Float64Type>().value(0))
                 };
-                Ok(ScalarValue::Float64(Some(value)))
+                let (low, high) = (value(low)?, value(high)?);
+                Ok(ScalarValue::Float64(Some(low + (high - low) * part)))
             }
             Wanted::Discrete { share, descending } => {
                 let place = place_of(*share, bag.total());
@@ -80,16 +75,6 @@ impl Ranked {
             }
         }
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a place beyond 2^53 does not occur")]
-fn as_f64(n: u64) -> f64 {
-    n as f64
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place: whole and not negative")]
-fn as_u64(n: f64) -> u64 {
-    n as u64
 }
 
 impl Accumulator for Ranked {

@@ -72,10 +72,11 @@ impl AggregateSpec {
             ("median", Some(i)) => {
                 Box::new(Ranked::new(i, Wanted::Median(Box::new(self.general)), input, self.output)?)
             }
-            ("percentile_cont", Some(i)) if *type_of(i) == DataType::Float64 && self.share.is_some() => {
+            ("percentile_cont", Some(i))
+                if *type_of(i) == DataType::Float64 && self.share.is_some_and(|share| (0.0..=1.0).contains(&share)) =>
+            {
                 let share = self.share.unwrap_or_default();
-                let share = Wanted::Percentile(if self.descending { 1.0 - share } else { share });
-                Box::new(Ranked::new(i, share, input, self.output)?)
+                Box::new(Ranked::new(i, Wanted::Between { share, descending: self.descending }, input, self.output)?)
             }
             ("percentile_disc", Some(i)) if self.share.is_some_and(|share| (0.0..=1.0).contains(&share)) => {
                 let share = self.share.unwrap_or_default();

@@ -1,4 +1,5 @@
-//! `PERCENTILE_DISC(share) WITHIN GROUP (ORDER BY x)` and `MODE() WITHIN GROUP (ORDER BY x)`: a value of the group itself.
+//! `PERCENTILE_DISC(share) WITHIN GROUP (ORDER BY x)` and `MODE() WITHIN GROUP (ORDER BY x)`: a value of the group itself; and
+//! `PERCENTILE_CONT`, which lies between two values, and for which the planner's own function takes steps of a millionth.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Signature, Volatility};
 
-/// Both functions.
-pub(super) fn functions() -> [AggregateUDF; 2] {
-    [Which::Percentile, Which::Mode].map(|which| {
+/// All of them.
+pub(super) fn functions() -> [AggregateUDF; 3] {
+    [Which::Between, Which::Percentile, Which::Mode].map(|which| {
         let aliases = match which {
+            Which::Between => vec!["quantile_cont".to_owned()],
             Which::Percentile => vec!["quantile_disc".to_owned()],
             Which::Mode => Vec::new(),
         };
@@ -31,8 +33,22 @@ pub(crate) fn place_of(share: f64, n: u64) -> u64 {
     ((share * n as f64).ceil() as u64).saturating_sub(1).min(n.saturating_sub(1))
 }
 
+/// The places, counted from 0, of the values around a share of the way from the first of `n` values to the last, and how far
+/// it is from the one to the other.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "places: whole, not negative, and below 2^53"
+)]
+pub(crate) fn places_around(share: f64, n: u64) -> (u64, u64, f64) {
+    let at = share * n.saturating_sub(1) as f64;
+    (at.floor() as u64, at.ceil() as u64, at - at.floor())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Which {
+    Between,
     Percentile,
     Mode,
 }
@@ -47,6 +63,7 @@ struct OfOrderedSet {
 impl AggregateUDFImpl for OfOrderedSet {
     fn name(&self) -> &'static str {
         match self.which {
+            Which::Between => "percentile_cont",
             Which::Percentile => "percentile_disc",
             Which::Mode => "mode",
         }
@@ -62,6 +79,12 @@ impl AggregateUDFImpl for OfOrderedSet {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match (self.which, types) {
+            (Which::Between, [value, share]) if value.is_numeric() && share.is_numeric() => {
+                Ok(vec![DataType::Float64, DataType::Float64])
+            }
+            (Which::Between, _) => {
+                plan_err!("PERCENTILE_CONT is written PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY x), over numbers")
+            }
             (Which::Percentile, [value, share]) if share.is_numeric() => Ok(vec![value.clone(), DataType::Float64]),
             (Which::Percentile, _) => {
                 plan_err!("PERCENTILE_DISC is written PERCENTILE_DISC(0.5) WITHIN GROUP (ORDER BY x)")
@@ -84,11 +107,12 @@ impl AggregateUDFImpl for OfOrderedSet {
         let share = match args.exprs.get(1) {
             Some(share) => match share.evaluate(&RecordBatch::new_empty(Arc::new(args.schema.clone())))? {
                 ColumnarValue::Scalar(ScalarValue::Float64(Some(share))) if (0.0..=1.0).contains(&share) => Some(share),
-                _ => return exec_err!("the share of PERCENTILE_DISC is a number from 0 to 1"),
+                _ => return exec_err!("the share of a percentile is a number from 0 to 1"),
             },
             None => None,
         };
         Ok(Box::new(Values {
+            between: self.which == Which::Between,
             share,
             descending: args.order_bys.first().is_some_and(|sort| sort.options.descending),
             is_distinct: args.is_distinct,
@@ -105,6 +129,8 @@ impl AggregateUDFImpl for OfOrderedSet {
 /// All values of a group that are not NULL.
 #[derive(Debug)]
 struct Values {
+    /// The value may lie between two of the group.
+    between: bool,
     /// `None` for the most frequent value.
     share: Option<f64>,
     descending: bool,
@@ -129,9 +155,18 @@ impl Accumulator for Values {
         if self.is_distinct {
             self.values.dedup();
         }
+        let n = u64::try_from(self.values.len()).unwrap_or(u64::MAX);
         let found = match self.share {
+            Some(share) if self.between && n > 0 => {
+                let (low, high, part) = places_around(share, n);
+                let value = |place: u64| match self.values.get(usize::try_from(place).unwrap_or(usize::MAX)) {
+                    Some(ScalarValue::Float64(Some(value))) => *value,
+                    _ => f64::NAN,
+                };
+                return Ok(ScalarValue::Float64(Some(value(low) + (value(high) - value(low)) * part)));
+            }
             Some(share) => {
-                let place = place_of(share, u64::try_from(self.values.len()).unwrap_or(u64::MAX));
+                let place = place_of(share, n);
                 self.values.get(usize::try_from(place).unwrap_or(usize::MAX))
             }
             None => {

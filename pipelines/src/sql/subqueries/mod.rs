@@ -127,7 +127,12 @@ fn is_in_inside(conjunct: &Expr) -> bool {
         Expr::Not(inner) => inner,
         other => other,
     };
-    !is_in(conjunct) && conjunct.exists(|e| Ok(is_in(e))).unwrap_or(true)
+    // Without a column there is nothing to join by, and what is NULL is lost.
+    let compares_constant = match conjunct {
+        Expr::InSubquery(is_in) => !is_in.expr.any_column_refs(),
+        _ => false,
+    };
+    compares_constant || !is_in(conjunct) && conjunct.exists(|e| Ok(is_in(e))).unwrap_or(true)
 }
 
 /// Whether every column that is read is there: over two levels of correlation, the optimiser loses some.

@@ -74,7 +74,10 @@ impl<'a> Asked<'a> {
             }
             Expr::InSubquery(InSubquery { expr, subquery, negated: true }) => {
                 let x = self.answered(*expr)?;
-                if !x.contains_outer() && outer_columns(&subquery.subquery, &|_| true)?.is_empty() {
+                if !x.contains_outer()
+                    && x.any_column_refs()
+                    && outer_columns(&subquery.subquery, &|_| true)?.is_empty()
+                {
                     // The optimiser has a join of its own for that.
                     let not_in = InSubquery { expr: Box::new(x), subquery, negated: true };
                     self.plan = filter(self.plan.clone(), [Expr::InSubquery(not_in)])?;
