@@ -314,6 +314,18 @@ impl Column {
         rows.filter(|(value, valid)| **valid && **value <= limit).map(|(value, _)| *value).max()
     }
 
+    /// Smallest integer form from row `first` on.
+    pub(crate) fn int_min_from(&self, first: usize) -> Option<i64> {
+        self.ints_from(first).filter_map(|(_, value)| value).min()
+    }
+
+    /// The rows from `first` on with their integer forms.
+    pub(crate) fn ints_from(&self, first: usize) -> impl Iterator<Item = (usize, Option<i64>)> {
+        let values: &[i64] = if let Values::Int(v) = &self.values { &v[first..] } else { &[] };
+        let rows = values.iter().zip(&self.valid[first..]).enumerate();
+        rows.map(move |(i, (value, valid))| (first + i, valid.then_some(*value)))
+    }
+
     /// Number of rows from `first` on whose integer form is over `limit`.
     pub(crate) fn count_above(&self, first: usize, limit: i64) -> u64 {
         let Values::Int(v) = &self.values else { return 0 };

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 use crate::Offsets;
@@ -18,6 +19,9 @@ pub struct Delta {
     pub rows: RecordBatch,
     /// The weight of each row; zero weights are allowed and mean nothing.
     pub weights: Int64Array,
+    /// For each row of an append-only table that came behind the watermark: the watermark as it stood just before the
+    /// row, microseconds since 1970; NULL for the others. `None` if no row came so.
+    pub missed: Option<Int64Array>,
 }
 
 impl Delta {
@@ -27,7 +31,38 @@ impl Delta {
     /// If the lengths differ: that is a bug of the caller.
     pub fn new(rows: RecordBatch, weights: Int64Array) -> Self {
         assert_eq!(rows.num_rows(), weights.len(), "one weight per row");
-        Self { rows, weights }
+        Self { rows, weights, missed: None }
+    }
+
+    /// The same with the watermarks that its rows came behind.
+    ///
+    /// # Panics
+    /// If there is not one entry per row: that is a bug of the caller.
+    #[must_use]
+    pub fn with_missed(self, missed: Option<Int64Array>) -> Self {
+        assert!(missed.as_ref().is_none_or(|missed| missed.len() == self.len()), "one entry per row");
+        Self { missed, ..self }
+    }
+
+    /// Rows `from` to `from + n_rows`, without a copy.
+    #[must_use]
+    pub fn slice(&self, from: usize, n_rows: usize) -> Self {
+        let missed = self.missed.as_ref().map(|missed| missed.slice(from, n_rows));
+        Self::new(self.rows.slice(from, n_rows), self.weights.slice(from, n_rows)).with_missed(missed)
+    }
+
+    /// The rows for which `mask` is true.
+    ///
+    /// # Errors
+    /// If the mask has another length.
+    pub fn filter(&self, mask: &BooleanArray) -> Result<Self, ArrowError> {
+        let filtered = |column: &Int64Array| {
+            let kept = arrow::compute::filter(column, mask)?;
+            Ok::<_, ArrowError>(kept.as_primitive::<Int64Type>().clone())
+        };
+        let missed = self.missed.as_ref().map(filtered).transpose()?;
+        let rows = arrow::compute::filter_record_batch(&self.rows, mask)?;
+        Ok(Self::new(rows, filtered(&self.weights)?).with_missed(missed))
     }
 
     /// No change of a relation with this schema.

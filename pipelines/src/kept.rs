@@ -3,6 +3,9 @@
 //! A view that only grows, and whose rows are their own keys, need not be kept once it is written to a topic: what it
 //! puts out is the whole change by key, and writing a row twice changes nothing for a reader. Such a view can be
 //! *streamed*.
+//!
+//! Rows that the operator below a view knows as well, of which no two have the same key, are left with it: a change then
+//! tells all that readers must know, and the rows are asked for when somebody wants them.
 
 use std::sync::Arc;
 
@@ -35,8 +38,10 @@ pub(crate) struct Kept {
     rows: Map<RowBytes, Rows>,
     /// Keys whose rows changed since the last checkpoint, if this view's rows are stored.
     dirty: Option<Set<RowBytes>>,
-    /// Number of rows so far, if they are handed on and not kept.
-    streamed: Option<usize>,
+    /// Where the rows are, if not here.
+    elsewhere: Option<Elsewhere>,
+    /// Number of rows, of a streamed view so far.
+    n_elsewhere: i64,
     /// Nobody wants to know what changes: history is read, and the view is asked for as a whole afterwards.
     is_quiet: bool,
 }
@@ -57,6 +62,15 @@ impl<'a> Changes<'a> {
         let some = self.weights.iter().enumerate().filter(|(_, weight)| **weight != 0);
         some.map(move |(i, weight)| (key(i), rows.row(i).data(), *weight))
     }
+}
+
+/// Rows that are not kept here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Elsewhere {
+    /// They are handed on and kept nowhere.
+    Streamed,
+    /// The operators below can be asked.
+    Below,
 }
 
 #[derive(Debug)]
@@ -122,7 +136,8 @@ impl Kept {
             key: key.to_vec(),
             rows: Map::default(),
             dirty: None,
-            streamed: None,
+            elsewhere: None,
+            n_elsewhere: 0,
             is_quiet: false,
         })
     }
@@ -135,11 +150,25 @@ impl Kept {
     /// From now on hands rows on without keeping them. To be called before the first row, and only if no row is ever
     /// taken back and the key is the whole row.
     pub(crate) fn stream(&mut self) {
-        self.streamed = Some(0);
+        self.elsewhere = Some(Elsewhere::Streamed);
     }
 
     pub(crate) fn is_streamed(&self) -> bool {
-        self.streamed.is_some()
+        self.elsewhere == Some(Elsewhere::Streamed)
+    }
+
+    /// From now on the rows are asked of the operators below. To be called before the first row, and only if no two rows
+    /// ever have the same key.
+    pub(crate) fn leave_below(&mut self) {
+        self.elsewhere = Some(Elsewhere::Below);
+    }
+
+    pub(crate) fn is_below(&self) -> bool {
+        self.elsewhere == Some(Elsewhere::Below)
+    }
+
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        self.codec.schema()
     }
 
     /// From now on remembers which keys change, for [`Kept::checkpoint`].
@@ -169,7 +198,7 @@ impl Kept {
 
     /// Takes back what [`Kept::checkpoint`] wrote.
     pub(crate) fn restore<'a>(&mut self, entries: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
-        if self.is_streamed() {
+        if self.elsewhere.is_some() {
             return;
         }
         for (key, mut value) in entries {
@@ -190,7 +219,10 @@ impl Kept {
 
     /// Number of rows; of a streamed view those since the start.
     pub(crate) fn len(&self) -> usize {
-        self.streamed.unwrap_or(self.rows.len())
+        match self.elsewhere {
+            None => self.rows.len(),
+            Some(_) => usize::try_from(self.n_elsewhere).unwrap_or(0),
+        }
     }
 
     fn hand_on(&self, view: usize, delta: &Delta) -> OpResult<Option<ViewChange>> {
@@ -213,10 +245,16 @@ impl Kept {
 
     /// Takes a delta in and gives the net change by key.
     pub(crate) fn apply(&mut self, view: usize, delta: &Delta) -> OpResult<Option<ViewChange>> {
-        if let Some(n_rows) = self.streamed {
+        if self.is_streamed() {
             let change = self.hand_on(view, delta)?;
-            self.streamed = Some(n_rows + change.as_ref().map_or(0, |c| c.upserts.num_rows()));
+            self.n_elsewhere += change.as_ref().map_or(0, |c| c.upserts.num_rows() as i64);
             return Ok(change);
+        }
+        if self.is_below() {
+            self.n_elsewhere += delta.weights.values().iter().sum::<i64>();
+            if self.is_quiet {
+                return Ok(None);
+            }
         }
         let rows = self.codec.encode_batch(&delta.rows)?;
         let keys = match self.key.is_empty() {
@@ -231,14 +269,19 @@ impl Kept {
             self.absorb(&changes);
             return Ok(None);
         }
-        let before = self.take_in(&changes);
         let mut upserts: Vec<&[u8]> = Vec::new();
         let mut deletes: Vec<&[u8]> = Vec::new();
-        for (key, old) in &before {
-            match self.rows.get(*key).and_then(Rows::visible) {
-                Some(new) if old.as_deref() != Some(new) => upserts.push(new),
-                None if old.is_some() => deletes.push(key),
-                _ => {}
+        let before;
+        if self.is_below() {
+            told_by(&changes, &mut upserts, &mut deletes);
+        } else {
+            before = self.take_in(&changes);
+            for (key, old) in &before {
+                match self.rows.get(*key).and_then(Rows::visible) {
+                    Some(new) if old.as_deref() != Some(new) => upserts.push(new),
+                    None if old.is_some() => deletes.push(key),
+                    _ => {}
+                }
             }
         }
         if upserts.is_empty() && deletes.is_empty() {
@@ -330,10 +373,41 @@ impl Kept {
         self.codec.decode_batch(&all)
     }
 
-    /// What readers by key see: one row per key, sorted.
-    pub(crate) fn visible(&self) -> OpResult<RecordBatch> {
-        let mut all: Vec<&[u8]> = self.rows.values().filter_map(Rows::visible).collect();
-        all.sort_unstable();
-        self.codec.decode_batch(&all)
+    /// What readers by key see: one row per key, sorted, in parts of so many rows.
+    pub(crate) fn visible(&self, part_rows: usize) -> OpResult<Vec<RecordBatch>> {
+        let all: Vec<&[u8]> = self.rows.values().filter_map(Rows::visible).collect();
+        self.parts(all, part_rows)
     }
+
+    /// The rows that `standing` says, sorted, in parts of so many rows.
+    pub(crate) fn sorted(&self, standing: Option<&Delta>, part_rows: usize) -> OpResult<Vec<RecordBatch>> {
+        let Some(standing) = standing else { return Ok(Vec::new()) };
+        if self.codec.schema().fields().is_empty() {
+            return Ok(vec![standing.rows.clone()]);
+        }
+        let rows = self.codec.encode_batch(&standing.rows)?;
+        let weights = standing.weights.values();
+        let times = |i: usize| usize::try_from(weights[i]).unwrap_or(0);
+        let all = (0..weights.len()).flat_map(|i| std::iter::repeat_n(rows.row(i).data(), times(i))).collect();
+        self.parts(all, part_rows)
+    }
+
+    fn parts(&self, mut rows: Vec<&[u8]>, part_rows: usize) -> OpResult<Vec<RecordBatch>> {
+        rows.sort_unstable();
+        rows.chunks(part_rows.min(rows.len().max(1))).map(|part| self.codec.decode_batch(part)).collect()
+    }
+}
+
+/// What readers by key must be told of changes of rows that are unique by key.
+fn told_by<'a>(changes: &Changes<'a>, upserts: &mut Vec<&'a [u8]>, deletes: &mut Vec<&'a [u8]>) {
+    let mut net: Map<&[u8], (&[u8], i64)> = Map::default();
+    for (key, row, weight) in changes.iter() {
+        net.entry(row).or_insert((key, 0)).1 += weight;
+    }
+    let mut there: Set<&[u8]> = Set::default();
+    for (row, (key, _)) in net.iter().filter(|(_, (_, weight))| *weight > 0) {
+        upserts.push(row);
+        there.insert(key);
+    }
+    deletes.extend(net.values().filter(|(key, weight)| *weight < 0 && !there.contains(key)).map(|(key, _)| *key));
 }

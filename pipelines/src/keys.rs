@@ -5,8 +5,9 @@
 //! it does in a topic's key.
 
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{Constraint, JoinType};
-use datafusion::logical_expr::{self as logical, Distinct, Expr, LogicalPlan};
+use datafusion::common::{Constraint, DFSchema, JoinType};
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{self as logical, Distinct, Expr, LogicalPlan, Operator};
 
 /// Columns by position, ascending.
 type Key = Vec<usize>;
@@ -33,6 +34,11 @@ pub(crate) fn is_one_row_at_most(plan: &LogicalPlan) -> bool {
     plan.max_rows().is_some_and(|n| n <= 1) && !makes_more.unwrap_or(true)
 }
 
+/// Whether no two rows of a plan agree in these columns, as far as the plan shows.
+pub(crate) fn is_key(plan: &LogicalPlan, columns: &[usize]) -> bool {
+    unique_keys(plan).iter().any(|key| key.iter().all(|column| columns.contains(column)))
+}
+
 /// Sets of columns in which no two rows agree.
 fn unique_keys(plan: &LogicalPlan) -> Vec<Key> {
     if is_one_row_at_most(plan) {
@@ -50,11 +56,9 @@ fn unique_keys(plan: &LogicalPlan) -> Vec<Key> {
             keys.push((0..plan.schema().fields().len()).collect());
             keys
         }
-        LogicalPlan::Filter(_)
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Limit(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Window(_) => plan.inputs().first().map(|input| unique_keys(input)).unwrap_or_default(),
+        LogicalPlan::Filter(filter) => of_filter(filter),
+        LogicalPlan::Window(window) => of_window(window),
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::SubqueryAlias(_) => plan.inputs().first().map(|input| unique_keys(input)).unwrap_or_default(),
         LogicalPlan::Join(join) => of_join(join),
         _ => Vec::new(),
     };
@@ -77,6 +81,43 @@ fn of_scan(scan: &logical::TableScan) -> Vec<Key> {
     constraints.iter().filter_map(of).map(ascending).collect()
 }
 
+/// A column that has one value in all rows tells none of them apart.
+fn of_filter(filter: &logical::Filter) -> Vec<Key> {
+    let schema = filter.input.schema();
+    let fixed: Vec<usize> = split_conjunction(&filter.predicate).into_iter().filter_map(|e| fixed_by(e, schema)).collect();
+    let without = |key: Key| key.into_iter().filter(|column| !fixed.contains(column)).collect();
+    unique_keys(&filter.input).into_iter().map(without).collect()
+}
+
+/// The column that a condition gives one value.
+fn fixed_by(condition: &Expr, schema: &DFSchema) -> Option<usize> {
+    match condition {
+        Expr::BinaryExpr(b) if b.op == Operator::Eq => match (&*b.left, &*b.right) {
+            (Expr::Literal(..), other) | (other, Expr::Literal(..)) => column_of(other, schema),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// ROW_NUMBER tells the rows of its partition apart.
+fn of_window(window: &logical::Window) -> Vec<Key> {
+    let schema = window.input.schema();
+    let mut keys = unique_keys(&window.input);
+    for (i, expr) in window.window_expr.iter().enumerate() {
+        let expr = if let Expr::Alias(alias) = expr { &*alias.expr } else { expr };
+        let Expr::WindowFunction(function) = expr else { continue };
+        let partition = function.params.partition_by.iter().map(|e| column_of(e, schema)).collect::<Option<Key>>();
+        if let (true, Some(mut key)) = (function.fun.name().eq_ignore_ascii_case("row_number"), partition) {
+            key.push(schema.fields().len() + i);
+            key.sort_unstable();
+            key.dedup();
+            keys.push(key);
+        }
+    }
+    keys
+}
+
 fn of_projection(projection: &logical::Projection) -> Vec<Key> {
     let input = projection.input.schema();
     let sources: Vec<Option<usize>> = projection.expr.iter().map(|e| column_of(e, input)).collect();
@@ -87,7 +128,7 @@ fn of_projection(projection: &logical::Projection) -> Vec<Key> {
     unique_keys(&projection.input).into_iter().filter_map(through).collect()
 }
 
-fn column_of(expr: &Expr, schema: &datafusion::common::DFSchema) -> Option<usize> {
+fn column_of(expr: &Expr, schema: &DFSchema) -> Option<usize> {
     match expr {
         Expr::Alias(alias) => column_of(&alias.expr, schema),
         Expr::Column(column) => schema.maybe_index_of_column(column),

@@ -15,6 +15,8 @@ use crate::state::table_fingerprint;
 pub(crate) struct Lineage {
     fingerprints: Vec<Fingerprint>,
     own_state: Vec<bool>,
+    is_stored: Vec<bool>,
+    is_known: Vec<bool>,
     sources: Vec<BTreeSet<Arc<str>>>,
 }
 
@@ -39,8 +41,17 @@ impl Lineage {
                     Fingerprint::of([node.label.as_bytes(), node.meaning.as_bytes(), schema.as_bytes(), &inputs])
                 }
             };
+            let (is_stored, is_known) = match &node.kind {
+                NodeKind::Source(_) => (false, !own_state),
+                NodeKind::Operator(op) => {
+                    let is_stored = op.forgets() || node.inputs.iter().any(|i| !lineage.is_known[*i]);
+                    (is_stored, !is_stored || op.remembers())
+                }
+            };
             lineage.fingerprints.push(fingerprint);
             lineage.own_state.push(own_state);
+            lineage.is_stored.push(is_stored);
+            lineage.is_known.push(is_known);
             lineage.sources.push(sources);
         }
         lineage
@@ -55,9 +66,19 @@ impl Lineage {
         &self.sources[node]
     }
 
-    /// Whether the state of a node cannot be rebuilt from the rows of the source tables.
+    /// Whether a node cannot be rebuilt from the rows of the source tables alone.
     pub(crate) fn own_state(&self, node: NodeId) -> bool {
         self.own_state[node]
+    }
+
+    /// Whether the state of an operator is stored: it cannot be rebuilt from what else is.
+    pub(crate) fn is_stored(&self, node: NodeId) -> bool {
+        self.is_stored[node]
+    }
+
+    /// Whether all that a node has put out is known at a start, before anything new is read.
+    pub(crate) fn is_known(&self, node: NodeId) -> bool {
+        self.is_known[node]
     }
 }
 
@@ -74,8 +95,12 @@ impl Program {
     /// Stores the state of every operator, instead of building it from the tables' rows at each start: starts get
     /// quicker, the store larger, and a changed query makes all that is connected with it start anew.
     pub fn store_all_operators(&mut self) {
-        let nodes = self.graph.nodes.iter().zip(&mut self.lineage.own_state);
-        nodes.for_each(|(node, own)| *own |= matches!(node.kind, NodeKind::Operator(_)));
+        for (id, node) in self.graph.nodes.iter().enumerate() {
+            if let NodeKind::Operator(op) = &node.kind {
+                (self.lineage.own_state[id], self.lineage.is_stored[id]) = (true, true);
+                self.lineage.is_known[id] = op.remembers();
+            }
+        }
     }
 
     /// What each view means, by name.

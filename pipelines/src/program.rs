@@ -20,7 +20,7 @@ use model::view::ViewColumn;
 use model::{Diagnostic, SourceTable, SqlFile, SqlStatement, ViewInfo, ViewKind, topics};
 
 use crate::graph::{Graph, LateRelation, NodeId, Policy};
-use crate::keys::natural_key;
+use crate::keys::{is_key, natural_key};
 use crate::lineage::Lineage;
 use crate::names::{in_order, late_name, take_taken_names};
 use crate::sql::lint;
@@ -53,6 +53,8 @@ pub(crate) struct KeptView {
     pub(crate) root: NodeId,
     pub(crate) schema: SchemaRef,
     pub(crate) key: Vec<usize>,
+    /// Whether the plan shows that no two rows have the same key.
+    pub(crate) is_key_proven: bool,
 }
 
 /// All views and rules of an installation, ready to run.
@@ -285,6 +287,7 @@ impl Loader {
             Some(names) => named_columns(&schema, names, source)?,
             None => natural_key(&optimised),
         };
+        let is_key_proven = is_key(&optimised, &key);
         let policy = policy_of(&wanted.options);
         let root = self.graph.add_view(wanted.name, &optimised, policy).map_err(failed)?.map_err(|why| {
             let help = "group by window_end, or by another column that is made of the event time";
@@ -313,7 +316,7 @@ impl Loader {
             empty_inputs: self.empty_inputs(wanted.query),
             maintenance,
         };
-        self.views.push(KeptView { info, root, schema, key });
+        self.views.push(KeptView { info, root, schema, key, is_key_proven });
         self.keep_late_rows(wanted, root).map_err(failed)
     }
 
@@ -341,7 +344,7 @@ impl Loader {
             maintenance: "incremental".to_owned(),
             name,
         };
-        self.views.push(KeptView { info, root: node, schema, key });
+        self.views.push(KeptView { info, root: node, schema, key, is_key_proven: false });
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod disorder;
 mod e2e;
 mod flink;
 mod kills;
+mod lateness;
 mod reload;
 mod rules;
 mod state;

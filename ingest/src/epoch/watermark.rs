@@ -7,6 +7,9 @@
 //! - A watermark never goes backwards, whatever a partition sends and whenever one appears.
 //! - An event time further ahead of the clock than is believed does not move it.
 //! - A partition with records from before the start counts from the start: it holds the watermark until it was read.
+//! - A row of an append-only table is late by the records before it in its partition, not by how many of them arrived
+//!   with it: rows that came behind the watermark of their moment are noted, so reading the same records in other
+//!   portions, or going on after a stop, gives the same late rows.
 //! - A partition that is read to its end and has been silent for the idle timeout does not count. If none counts, the
 //!   watermark stays where it is.
 
@@ -14,10 +17,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::array::Int64Array;
 use arrow::datatypes::DataType;
 use model::{PartitionEventTime, SourceTable, TableWatermark};
 
 use super::lag::Ends;
+use crate::column::Column;
 use crate::decode::Changes;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -28,6 +33,19 @@ struct Partition {
     last_record: Instant,
     /// Next offset to read, if a record was read.
     next_offset: Option<i64>,
+    /// Whether it was idle when the watermark was last brought up to date.
+    is_idle: bool,
+}
+
+impl Partition {
+    fn unread(now: Instant) -> Self {
+        Self { event_time_us_max: None, last_record: now, next_offset: None, is_idle: false }
+    }
+
+    /// Whether nothing of it was read that would say how far it has come.
+    fn holds(&self) -> bool {
+        self.event_time_us_max.is_none() && self.next_offset.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -39,6 +57,11 @@ struct TableTime {
     delay_us: i64,
     partitions: BTreeMap<(Arc<str>, i32), Partition>,
     watermark_us: Option<i64>,
+    is_append_only: bool,
+    /// The watermark as it stands within the epoch.
+    running_us: Option<i64>,
+    /// Rows of the coming epoch that came behind it, with what it was.
+    missed: Vec<(usize, i64)>,
 }
 
 /// The watermarks of all tables.
@@ -66,10 +89,7 @@ impl Watermarks {
             let seed = seeds.iter().find(|s| s.table == table.name);
             let partition = |p: &PartitionEventTime| {
                 let event_time_us_max = Some(p.event_time_us_max);
-                (
-                    (Arc::clone(&p.topic), p.partition),
-                    Partition { event_time_us_max, last_record: now, next_offset: None },
-                )
+                ((Arc::clone(&p.topic), p.partition), Partition { event_time_us_max, ..Partition::unread(now) })
             };
             Some(TableTime {
                 table: Arc::clone(&table.name),
@@ -78,6 +98,9 @@ impl Watermarks {
                 delay_us: event_time.delay_us,
                 partitions: seed.into_iter().flat_map(|s| &s.partitions).map(partition).collect(),
                 watermark_us: seed.and_then(|s| s.watermark_us),
+                is_append_only: table.is_append_only(),
+                running_us: seed.and_then(|s| s.watermark_us),
+                missed: Vec::new(),
             })
         });
         Self { tables: tables.collect(), idle_timeout, changed: !seeds.is_empty() }
@@ -91,8 +114,7 @@ impl Watermarks {
     /// A partition of a table has records that have not been read yet.
     pub(super) fn expect(&mut self, table: usize, topic: &Arc<str>, partition: i32, now: Instant) {
         if let Some(time) = &mut self.tables[table] {
-            let unread = Partition { event_time_us_max: None, last_record: now, next_offset: None };
-            time.partitions.entry((Arc::clone(topic), partition)).or_insert(unread);
+            time.partitions.entry((Arc::clone(topic), partition)).or_insert_with(|| Partition::unread(now));
         }
     }
 
@@ -116,8 +138,8 @@ impl Watermarks {
             metrics::counter!("ingest_future_event_times_total", "table" => table).increment(n_ahead);
         }
         let key = (Arc::clone(topic), partition);
-        let unread = || Partition { event_time_us_max: None, last_record: now, next_offset: None };
-        let known = time.partitions.entry(key).or_insert_with(unread);
+        time.note_missed(&key, (column, first), limit, newest);
+        let known = time.partitions.entry(key).or_insert_with(|| Partition::unread(now));
         self.changed |= newest > known.event_time_us_max;
         known.event_time_us_max = known.event_time_us_max.max(newest);
         known.last_record = now;
@@ -142,6 +164,17 @@ impl Watermarks {
         moved
     }
 
+    /// For each of the rows of an append-only table that have gathered since the last call the watermark that it came
+    /// behind; `None` if there is no such row.
+    pub(super) fn take_missed(&mut self, table: usize, n_rows: usize) -> Option<Int64Array> {
+        let missed = std::mem::take(&mut self.tables[table].as_mut()?.missed);
+        let mut by_row = vec![None; n_rows];
+        for (row, watermark_us) in &missed {
+            by_row[*row] = Some(*watermark_us);
+        }
+        (!missed.is_empty()).then(|| Int64Array::from(by_row))
+    }
+
     /// All watermarks, if anything has changed since the last call.
     pub(super) fn take_changed(&mut self) -> Vec<TableWatermark> {
         if !std::mem::take(&mut self.changed) {
@@ -164,19 +197,64 @@ impl Watermarks {
 }
 
 impl TableTime {
+    /// Notes which rows from `first` on, all of one partition, come behind the watermark of their moment. `newest` is the
+    /// largest event time among them up to `limit`.
+    fn note_missed(
+        &mut self,
+        key: &(Arc<str>, i32),
+        (column, first): (&Column, usize),
+        limit: i64,
+        newest: Option<i64>,
+    ) {
+        if !self.is_append_only {
+            return;
+        }
+        let others = || self.partitions.iter().filter(|(k, p)| *k != key && !p.is_idle).map(|(_, p)| p);
+        let is_held = others().any(Partition::holds);
+        let others = others().filter_map(|p| p.event_time_us_max).min();
+        let mut own = self.partitions.get(key).and_then(|p| p.event_time_us_max);
+        let delay_us = self.delay_us;
+        let of = |own: Option<i64>| {
+            let slowest = own.map(|own| others.map_or(own, |others| own.min(others)));
+            slowest.filter(|_| !is_held).map(|us| us.saturating_sub(delay_us))
+        };
+        let last = self.running_us.max(of(own.max(newest)));
+        let unit_us = self.unit_us;
+        let least = column.int_min_from(first).map(|t| t.saturating_mul(unit_us));
+        if least.is_none() || least >= last {
+            self.running_us = last;
+            return;
+        }
+        for (row, time) in column.ints_from(first) {
+            let Some(time) = time else { continue };
+            let time_us = time.saturating_mul(unit_us);
+            if let Some(running_us) = self.running_us.filter(|running_us| time_us < *running_us) {
+                self.missed.push((row, running_us));
+            }
+            if time <= limit {
+                own = own.max(Some(time_us));
+            }
+            self.running_us = self.running_us.max(of(own));
+        }
+    }
+
     /// Returns the number of idle partitions.
     fn advance(&mut self, ends: Option<&Ends>, flow: Flow, now: Instant, idle_timeout: Duration) -> usize {
         let is_idle = |(topic, partition): &(Arc<str>, i32), p: &Partition| {
             let is_read = flow == Flow::Quiet || (p.next_offset >= end_of(ends, topic, *partition) && ends.is_some());
             !idle_timeout.is_zero() && is_read && now.saturating_duration_since(p.last_record) >= idle_timeout
         };
-        let counts: Vec<&Partition> = self.partitions.iter().filter(|(k, p)| !is_idle(k, p)).map(|(_, p)| p).collect();
-        let n_idle = self.partitions.len() - counts.len();
-        let is_held = counts.iter().any(|p| p.event_time_us_max.is_none() && p.next_offset.is_none());
-        let slowest = counts.iter().filter_map(|p| p.event_time_us_max).min();
+        for (key, partition) in &mut self.partitions {
+            partition.is_idle = is_idle(key, partition);
+        }
+        let counts = || self.partitions.values().filter(|p| !p.is_idle);
+        let n_idle = self.partitions.len() - counts().count();
+        let is_held = counts().any(Partition::holds);
+        let slowest = counts().filter_map(|p| p.event_time_us_max).min();
         if let (Some(slowest), false) = (slowest, is_held) {
             self.watermark_us = self.watermark_us.max(Some(slowest.saturating_sub(self.delay_us)));
         }
+        self.running_us = self.watermark_us;
         n_idle
     }
 }
@@ -187,6 +265,7 @@ fn end_of(ends: Option<&Ends>, topic: &Arc<str>, partition: i32) -> Option<i64> 
 
 #[cfg(test)]
 mod tests {
+    use arrow::array::Array;
     use arrow::datatypes::TimeUnit;
     use model::PartitionOffsets;
 
@@ -330,6 +409,47 @@ mod tests {
         assert_eq!(c.watermark(500, Some(&ends), Flow::Quiet), Some(125));
         c.send(501, 1, 3, &[Some(200)]);
         assert_eq!(c.watermark(501, Some(&ends), Flow::Quiet), Some(195));
+    }
+
+    /// Which rows came behind which watermark, in seconds, if these records of one partition come in portions of `size`.
+    fn missed(times: &[Option<i64>], size: usize) -> Vec<Option<i64>> {
+        let mut c = Clockwork::new(&[]);
+        let (mut missed, mut kept) = (Vec::new(), Vec::new());
+        for (no, part) in times.chunks(size).enumerate() {
+            c.send(0, 0, no as i64, part);
+            let portion = c.watermarks.take_missed(0, part.len());
+            missed.extend((0..part.len()).map(|i| portion.as_ref().filter(|p| p.is_valid(i)).map(|p| p.value(i) / S)));
+            if no % 2 == 0 {
+                c.watermark(0, None, Flow::Running);
+            }
+            if no % 3 == 0 {
+                c.watermark(0, None, Flow::Running);
+                let changed = c.watermarks.take_changed();
+                c = Clockwork::new(if changed.is_empty() { &kept } else { &changed });
+                kept = if changed.is_empty() { kept } else { changed };
+            }
+        }
+        missed
+    }
+
+    #[test]
+    fn rows_are_late_by_the_records_before_them_however_they_arrive() {
+        let times = [Some(100), Some(96), Some(94), None, Some(200), Some(150), Some(9_000_000), Some(194), Some(196)];
+        let expected = vec![None, None, Some(95), None, None, Some(195), None, Some(195), None];
+        for size in 1..=times.len() {
+            assert_eq!(missed(&times, size), expected, "portions of {size}");
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_still_to_be_read_makes_nothing_late() {
+        let mut c = Clockwork::new(&[]);
+        let (topic, now) = (c.topic.clone(), c.at(0));
+        c.watermarks.expect(0, &topic, 1, now);
+        c.send(0, 0, 1, &[Some(500)]);
+        c.send(0, 1, 1, &[Some(40), Some(20)]);
+        let missed = c.watermarks.take_missed(0, 3).expect("one row");
+        assert_eq!((missed.null_count(), missed.value(1)), (2, 35 * S));
     }
 
     #[test]

@@ -113,6 +113,12 @@ impl Worker {
         let now = Instant::now();
         let limit_us = self.clock.now_us().saturating_add(self.event_time_ahead_us);
         self.gathered.since.get_or_insert(now);
+        // What comes of one partition must not be late by what comes with it of another.
+        for batch in batches {
+            for table in self.routes.tables(&batch.topic).iter() {
+                self.watermarks.expect(*table, &batch.topic, batch.partition, now);
+            }
+        }
         for batch in batches {
             let tables = self.routes.tables(&batch.topic);
             for (i, index) in tables.iter().enumerate() {
@@ -151,7 +157,8 @@ impl Worker {
         let event_time_us_max = self.clock.now_us().saturating_add(self.event_time_ahead_us);
         let now_us = self.business_clock.now_us();
         let mut tables = self.shared.tables();
-        for (decoding, state) in self.decodings.iter_mut().zip(&mut tables.states) {
+        for (index, (decoding, state)) in self.decodings.iter_mut().zip(&mut tables.states).enumerate() {
+            let missed = self.watermarks.take_missed(index, decoding.changes.len());
             let has_expired = state.set_now(now_us);
             if decoding.changes.is_empty() && !has_expired {
                 continue;
@@ -175,7 +182,7 @@ impl Worker {
                 reason,
             }));
             if !applied.delta.is_empty() {
-                let (delta, positions) = (applied.delta, applied.positions);
+                let (delta, positions) = (applied.delta.with_missed(missed), applied.positions);
                 epoch.tables.push(TableDelta { table: Arc::clone(table), delta, positions });
             }
         }

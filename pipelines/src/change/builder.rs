@@ -17,7 +17,7 @@ use crate::engine::{Engine, EpochOutput, StepMode};
 use crate::error::Error;
 use crate::kept::ViewChange;
 use crate::program::Program;
-use crate::publish::encoded;
+use crate::publish::{by_view, encoded};
 
 /// Epochs that wait for the second engine. When it is further behind, the first one waits: both read the same changes,
 /// and the second computes a part of what the first does.
@@ -43,8 +43,10 @@ pub(crate) struct Switch {
 /// A view that was built.
 #[derive(Debug)]
 pub(crate) struct BuiltView {
-    /// Its rows.
-    pub(crate) whole: ViewChange,
+    /// Which one it is.
+    pub(crate) view: usize,
+    /// Its rows, in parts.
+    pub(crate) whole: Vec<ViewChange>,
     /// What its topic holds, as keys and rows; `None` if nothing is known of it.
     pub(crate) held: Option<Vec<(Bytes, Option<Bytes>)>>,
 }
@@ -52,7 +54,7 @@ pub(crate) struct BuiltView {
 impl Switch {
     /// Everything has been published.
     pub(crate) fn done(self) {
-        let names = self.built.iter().map(|built| self.views[built.whole.view].name.clone()).collect();
+        let names = self.built.iter().map(|built| self.views[built.view].name.clone()).collect();
         tell(self.answer, Changed::Done(names));
     }
 }
@@ -158,8 +160,10 @@ impl Builder {
             })
             .collect();
         engine.replace_program(next, &evolution.is_built, &evolution.fresh);
-        let built = engine.everything(|view| evolution.fresh[view])?;
-        let built = built.into_iter().zip(held).map(|(whole, held)| BuiltView { whole, held }).collect();
+        let mut built = by_view(engine.everything(|view| evolution.fresh[view])?);
+        let fresh = (0..now.len()).filter(|view| evolution.fresh[*view]).zip(held);
+        let built =
+            fresh.map(|(view, held)| BuiltView { view, whole: built.remove(&view).unwrap_or_default(), held }).collect();
         tracing::info!(views = ?names, seconds = started.elapsed().as_secs_f64(), "views were built and take over");
         Ok(Some(Switch { views: now, built, answer }))
     }
@@ -168,7 +172,7 @@ impl Builder {
 /// What is on the topics of the views that were built, as the running engine knows it. What it changed in `output` has
 /// not been written: such keys hold an empty row, which no view has.
 fn held(
-    engine: &Engine,
+    engine: &mut Engine,
     next: &Program,
     evolution: &Evolution,
     output: &EpochOutput,
@@ -176,12 +180,12 @@ fn held(
     let mut held = Vec::new();
     for view in next.views.iter().zip(&evolution.fresh).filter(|(_, fresh)| **fresh).map(|(view, _)| view) {
         let old = engine.program().views.iter().position(|v| v.info.topic == view.info.topic);
-        // A view that had failed stood still, but its rows are what it had published.
-        held.push(match old.filter(|old| !engine.is_streamed(*old)) {
+        // A view that had failed stood still, but the rows that are kept of it are what it had published.
+        held.push(match old.filter(|old| engine.knows_rows(*old)) {
             Some(old) => {
+                let whole = engine.everything(|i| i == old)?;
                 let key = &engine.program().views[old].info.key;
-                let whole = engine.everything(|i| i == old)?.pop();
-                let mut rows = whole.map(|whole| encoded(&whole, key)).unwrap_or_default();
+                let mut rows: Vec<_> = whole.iter().flat_map(|part| encoded(part, key)).collect();
                 let unwritten = output.changes.iter().filter(|change| change.view == old);
                 let unwritten = unwritten.flat_map(|change| encoded(change, key));
                 rows.extend(unwritten.map(|(key, _)| (key, Some(Bytes::new()))));

@@ -17,13 +17,15 @@ use model::{Clock, Delta, Offsets, SourceEpoch, TableDelta, TableWatermark, View
 use crate::error::{Error, OpResult};
 use crate::graph::NodeKind;
 use crate::kept::{Kept, ViewChange};
-use crate::ops::Step;
+use crate::ops::{Operator, Step};
 use crate::program::Program;
 use crate::state::Restored;
 use crate::watermark::Watermarks;
 
 /// How far business time must move before time-dependent views are looked at again, in microseconds.
 const TICK_US: i64 = 1_000_000;
+/// Rows of a view in one part of [`Engine::everything`].
+const PART_ROWS: usize = 32_768;
 /// Shortest real time between two such looks. Business time can run much faster than the wall clock, in a replay.
 const TICK_PAUSE_MIN: Duration = Duration::from_millis(200);
 /// A look of cost c is followed by a pause of this many times c at least.
@@ -94,6 +96,23 @@ struct Unsaved {
     watermarks: Vec<TableWatermark>,
 }
 
+/// What is taken back at a start.
+#[derive(Clone, Copy)]
+struct Restoring<'a> {
+    restored: &'a Restored,
+    /// Operators whose state was stored say all that stands of what they have put out.
+    says_all: bool,
+}
+
+/// DataFusion panics on some data instead of failing; that stops a view and nothing else.
+fn caught<T>(run: impl FnOnce() -> OpResult<T>) -> OpResult<T> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(DataFusionError::Internal(format!("panic: {text}")))
+    })
+}
+
 impl Engine {
     /// An engine with empty views.
     ///
@@ -105,7 +124,11 @@ impl Engine {
         for (i, view) in program.views.iter().enumerate() {
             roots.entry(view.root).or_default().push(i);
             let new = Kept::new(&view.schema, &view.key);
-            kept.push(new.map_err(|source| Error::Compute { view: view.info.name.clone(), source })?);
+            let mut new = new.map_err(|source| Error::Compute { view: view.info.name.clone(), source })?;
+            if view.is_key_proven && program.graph.says_what_stands(view.root) {
+                new.leave_below();
+            }
+            kept.push(new);
         }
         let n_nodes = program.graph.nodes.len();
         Ok(Self {
@@ -138,9 +161,10 @@ impl Engine {
         self.kept.iter().map(Kept::is_streamed).collect()
     }
 
-    /// Whether the rows of a view are handed on and not kept.
-    pub(crate) fn is_streamed(&self, view: usize) -> bool {
-        self.kept[view].is_streamed()
+    /// Whether [`Engine::everything`] has the rows of a view.
+    pub(crate) fn knows_rows(&self, view: usize) -> bool {
+        let kept = &self.kept[view];
+        !kept.is_streamed() && !(kept.is_below() && self.failed[self.program.views[view].root].is_some())
     }
 
     /// From now on [`EpochOutput::changes`] holds the changes of these views only.
@@ -212,13 +236,18 @@ impl Engine {
         &mut self,
         epoch: &SourceEpoch,
         step: &Step<'_>,
-        restored: Option<&Restored>,
+        restoring: Option<Restoring<'_>>,
     ) -> (Vec<ViewChange>, bool) {
         let mut postponed = false;
         for id in 0..self.program.graph.nodes.len() {
-            let stands = restored.is_some_and(|r| r.operators.contains_key(&self.program.lineage.fingerprint(id)))
-                || self.resting.get(id) == Some(&true);
-            self.outputs[id] = if stands { None } else { self.run_node(id, epoch, step) };
+            let fingerprint = self.program.lineage.fingerprint(id);
+            let restoring = restoring.filter(|r| r.restored.operators.contains_key(&fingerprint));
+            self.outputs[id] = match restoring {
+                Some(restoring) if restoring.says_all => self.run_operator(id, |op| op.standing()),
+                Some(_) => None,
+                None if self.resting.get(id) == Some(&true) => None,
+                None => self.run_node(id, epoch, step),
+            };
             self.load[id].rows_out += self.outputs[id].as_ref().map_or(0, Delta::len) as u64;
             if let NodeKind::Operator(op) = &self.program.graph.nodes[id].kind {
                 postponed |= op.postponed();
@@ -262,13 +291,24 @@ impl Engine {
         load.steps += 1;
         load.rows_in += inputs.iter().flatten().map(|d| d.len() as u64).sum::<u64>();
         let started = Instant::now();
-        // DataFusion panics on some data instead of failing; that stops a view and nothing else.
-        let result = catch_unwind(AssertUnwindSafe(|| op.step(&inputs, step))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(DataFusionError::Internal(format!("panic: {text}")))
-        });
+        let result = caught(|| op.step(&inputs, step));
         self.load[id].busy += started.elapsed();
+        self.taken(id, result)
+    }
+
+    fn run_operator(
+        &mut self,
+        id: usize,
+        run: impl FnOnce(&mut dyn Operator) -> OpResult<Option<Delta>>,
+    ) -> Option<Delta> {
+        let NodeKind::Operator(op) = &mut self.program.graph.nodes[id].kind else { return None };
+        let result = caught(|| run(&mut **op));
+        self.taken(id, result)
+    }
+
+    /// What a node put out; one that failed stops.
+    fn taken(&mut self, id: usize, result: OpResult<Option<Delta>>) -> Option<Delta> {
+        let node = &self.program.graph.nodes[id];
         match result {
             Ok(delta) => delta.filter(|d| !d.is_empty()),
             Err(error) => {
@@ -280,14 +320,44 @@ impl Engine {
         }
     }
 
-    /// All rows of a view as kept.
+    /// All rows of a view as kept, sorted.
     ///
     /// # Errors
     /// [`Error::Compute`] if the rows cannot be decoded: a bug.
-    pub fn contents(&self, view: &str) -> Result<Option<RecordBatch>, Error> {
+    pub fn contents(&mut self, view: &str) -> Result<Option<RecordBatch>, Error> {
         let Some(at) = self.program.views.iter().position(|v| v.info.name == view) else { return Ok(None) };
-        let source = |source| Error::Compute { view: view.to_owned(), source };
-        self.kept[at].contents().map(Some).map_err(source)
+        self.rows_of(at).map(Some).map_err(|source| Error::Compute { view: view.to_owned(), source })
+    }
+
+    fn rows_of(&mut self, view: usize) -> OpResult<RecordBatch> {
+        if !self.kept[view].is_below() {
+            return self.kept[view].contents();
+        }
+        let standing = self.standing(self.program.views[view].root)?;
+        let parts = self.kept[view].sorted(standing.as_ref(), usize::MAX)?;
+        Ok(parts.into_iter().next().unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(self.kept[view].schema()))))
+    }
+
+    /// All that stands of what a node has put out; only where [`Graph::says_what_stands`].
+    fn standing(&mut self, id: usize) -> OpResult<Option<Delta>> {
+        if let Some(reason) = &self.failed[id] {
+            return Err(DataFusionError::Execution(format!("the view has stopped: {reason}")));
+        }
+        let node = &mut self.program.graph.nodes[id];
+        if let NodeKind::Operator(op) = &mut node.kind
+            && op.remembers()
+        {
+            return caught(|| op.standing());
+        }
+        let inputs = node.inputs.clone();
+        let inputs = inputs.into_iter().map(|input| self.standing(input)).collect::<OpResult<Vec<_>>>()?;
+        let inputs: Vec<Option<&Delta>> = inputs.iter().map(Option::as_ref).collect();
+        let time = self.program.time.clone();
+        let step = Step { first: false, tick: None, flush: true, time: &time, watermarks: &self.watermarks };
+        match &mut self.program.graph.nodes[id].kind {
+            NodeKind::Operator(op) => caught(|| op.step(&inputs, &step)),
+            NodeKind::Source(_) => Ok(None),
+        }
     }
 
     /// Business time of the last step, microseconds since 1970.
@@ -295,21 +365,28 @@ impl Engine {
         self.program.time.get_us()
     }
 
-    /// Views as readers by key see them, each as a change from nothing.
-    pub(crate) fn everything(&self, wanted: impl Fn(usize) -> bool) -> Result<Vec<ViewChange>, Error> {
-        let one = |(view, kept): (usize, &Kept)| -> OpResult<ViewChange> {
-            let upserts = kept.visible()?;
-            let deletes = RecordBatch::new_empty(Arc::new(upserts.schema().project(&self.program.views[view].key)?));
-            Ok(ViewChange { view, upserts, deletes })
-        };
-        self.kept
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| wanted(*i))
-            .map(|(i, kept)| {
-                let view = &self.program.views[i].info.name;
-                one((i, kept)).map_err(|source| Error::Compute { view: view.clone(), source })
-            })
-            .collect()
+    /// Views as readers by key see them, each as a change from nothing, in parts of bounded size.
+    pub(crate) fn everything(&mut self, wanted: impl Fn(usize) -> bool) -> Result<Vec<ViewChange>, Error> {
+        let mut all = Vec::new();
+        for view in (0..self.kept.len()).filter(|view| wanted(*view)) {
+            let failed = |source| Error::Compute { view: self.program.views[view].info.name.clone(), source };
+            let parts = if !self.kept[view].is_below() {
+                self.kept[view].visible(PART_ROWS).map_err(failed)?
+            } else if self.failed[self.program.views[view].root].is_some() {
+                // What is left of it is not known any more; its topic keeps what it has.
+                continue;
+            } else {
+                let root = self.program.views[view].root;
+                let standing = self.standing(root);
+                let failed = |source| Error::Compute { view: self.program.views[view].info.name.clone(), source };
+                self.kept[view].sorted(standing.map_err(failed)?.as_ref(), PART_ROWS).map_err(failed)?
+            };
+            let keys = Arc::new(self.kept[view].schema().project(&self.program.views[view].key).map_err(|e| {
+                Error::Compute { view: self.program.views[view].info.name.clone(), source: e.into() }
+            })?);
+            let deletes = RecordBatch::new_empty(keys);
+            all.extend(parts.into_iter().map(|upserts| ViewChange { view, upserts, deletes: deletes.clone() }));
+        }
+        Ok(all)
     }
 }

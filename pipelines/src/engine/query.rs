@@ -26,7 +26,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Query`] with DataFusion's message.
     pub async fn query(
-        &self,
+        &mut self,
         sql: &str,
         table_rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync),
     ) -> Result<(SchemaRef, Vec<RecordBatch>), Error> {
@@ -72,7 +72,7 @@ impl Engine {
 
     /// Makes a relation and those below it known to a session.
     async fn register(
-        &self,
+        &mut self,
         session: &SessionContext,
         name: &str,
         table_rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync),
@@ -85,7 +85,7 @@ impl Engine {
             if let Some(reason) = &self.failed[self.program.views[at].root] {
                 return Err(DataFusionError::Execution(format!("view {name} has stopped: {reason}")));
             }
-            return add_table(session, name, self.kept[at].contents()?);
+            return add_table(session, name, self.rows_of(at)?);
         }
         if let Some(table) = self.program.tables.iter().find(|t| *t.name == *name) {
             if table.is_append_only() && table_rows(name).is_none() {
@@ -96,7 +96,7 @@ impl Engine {
             let rows = table_rows(name).unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&table.schema)));
             return add_table(session, name, rows);
         }
-        if let Some(view) = self.program.statements.get(name).filter(|v| v.kind == StatementKind::View) {
+        if let Some(view) = self.program.statements.get(name).filter(|v| v.kind == StatementKind::View).cloned() {
             for below in &view.relations {
                 Box::pin(self.register(session, below, table_rows, registered)).await?;
             }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use model::{Delta, SourceEpoch, TableDelta};
 
-use super::{Engine, Unsaved};
+use super::{Engine, Restoring, Unsaved};
 use crate::error::Error;
 use crate::graph::NodeKind;
 use crate::ops::Step;
-use crate::state::{CheckpointData, Restored, StateWriter, operator_prefix, view_prefix};
+use crate::state::{CheckpointData, Packed, Restored, StateWriter, operator_prefix, view_prefix};
 use crate::watermark::Watermarks;
 
 impl Engine {
@@ -17,12 +17,12 @@ impl Engine {
     pub(crate) fn track(&mut self) {
         self.unsaved = Some(Unsaved::default());
         for (id, node) in self.program.graph.nodes.iter_mut().enumerate() {
-            if let (NodeKind::Operator(op), true) = (&mut node.kind, self.program.lineage.own_state(id)) {
+            if let (NodeKind::Operator(op), true) = (&mut node.kind, self.program.lineage.is_stored(id)) {
                 op.track();
             }
         }
         for (view, kept) in self.program.views.iter().zip(&mut self.kept) {
-            if self.program.lineage.own_state(view.root) {
+            if !self.program.lineage.is_known(view.root) {
                 kept.track();
             }
         }
@@ -65,12 +65,12 @@ impl Engine {
             let table = TableDelta { table: Arc::clone(&part.table), delta, positions: Vec::new() };
             let epoch = SourceEpoch { tables: vec![table], ..SourceEpoch::default() };
             let step = Step { first: self.first, tick: None, flush: false, time: &time, watermarks: &watermarks };
-            self.run_graph(&epoch, &step, Some(restored));
+            self.run_graph(&epoch, &step, Some(Restoring { restored, says_all: false }));
             self.first = false;
         }
         watermarks.advance(&checkpoint.watermarks);
         let step = Step { first: self.first, tick: None, flush: true, time: &time, watermarks: &watermarks };
-        self.run_graph(&SourceEpoch::default(), &step, Some(restored));
+        self.run_graph(&SourceEpoch::default(), &step, Some(Restoring { restored, says_all: true }));
         self.first = false;
         self.watermarks = watermarks;
         self.want_changes(|_| true);
@@ -96,20 +96,24 @@ impl Engine {
         // What has failed no longer follows its inputs; it starts anew when the engine does.
         let (mut operators, mut rows) = (BTreeSet::new(), BTreeSet::new());
         for (id, node) in program.graph.nodes.iter_mut().enumerate() {
-            if let (NodeKind::Operator(op), true) = (&mut node.kind, program.lineage.own_state(id))
+            if let (NodeKind::Operator(op), true) = (&mut node.kind, program.lineage.is_stored(id))
                 && self.failed[id].is_none()
             {
                 let fingerprint = program.lineage.fingerprint(id);
                 let failed = |source| Error::Compute { view: node.view.clone(), source };
-                op.checkpoint(&mut StateWriter::new(&operator_prefix(fingerprint), &mut changes)).map_err(failed)?;
+                let mut packed = Packed::new(operator_prefix(fingerprint));
+                op.checkpoint(&mut StateWriter(&mut packed)).map_err(failed)?;
+                changes.push(packed);
                 operators.insert(fingerprint);
             }
         }
         for (i, (view, kept)) in program.views.iter().zip(&mut self.kept).enumerate() {
             let is_there = self.failed[view.root].is_none() && !self.unconfirmed.contains(&i);
-            if program.lineage.own_state(view.root) && is_there {
+            if !program.lineage.is_known(view.root) && is_there {
                 let fingerprint = view.fingerprint(&program.lineage);
-                kept.checkpoint(&mut StateWriter::new(&view_prefix(fingerprint), &mut changes));
+                let mut packed = Packed::new(view_prefix(fingerprint));
+                kept.checkpoint(&mut StateWriter(&mut packed));
+                changes.push(packed);
                 rows.insert(fingerprint);
             }
         }

@@ -81,6 +81,16 @@ pub(crate) struct Graph {
 type Reason = String;
 
 impl Graph {
+    /// Whether what a node has put out, and not taken back, can be asked of it or made from what those below it say.
+    pub(crate) fn says_what_stands(&self, id: NodeId) -> bool {
+        let node = &self.nodes[id];
+        match &node.kind {
+            NodeKind::Source(_) => false,
+            NodeKind::Operator(op) if op.remembers() => true,
+            NodeKind::Operator(op) => op.is_stateless() && node.inputs.iter().all(|i| self.says_what_stands(*i)),
+        }
+    }
+
     pub(crate) fn new(session: SessionState) -> Self {
         Self {
             nodes: Vec::new(),

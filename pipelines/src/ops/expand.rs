@@ -42,11 +42,15 @@ impl Expand {
         let ids: ArrayRef = Arc::new(UInt64Array::from(vec![id; n_rows]));
         columns.insert(self.n_keys, arrow::compute::cast(&ids, &self.id_type)?);
         let weights: Int64Array = delta.weights.clone();
-        Ok(Delta::new(batch_of(&self.schema, columns, n_rows)?, weights))
+        Ok(Delta::new(batch_of(&self.schema, columns, n_rows)?, weights).with_missed(delta.missed.clone()))
     }
 }
 
 impl Operator for Expand {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
         let Some(delta) = inputs[0] else { return Ok(None) };
         let all = self.sets.iter().map(|(blanked, id)| self.one_set(delta, blanked, *id));

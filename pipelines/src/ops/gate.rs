@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::common::cast::as_int64_array;
 use model::Delta;
 
 use super::keyed::malformed;
@@ -17,7 +16,7 @@ use super::{Expr, Operator, Step, concat, evaluate, evaluate_mask};
 use crate::error::OpResult;
 use crate::rows::{RowBytes, RowCodec, batch_of};
 use crate::state::StateWriter;
-use crate::watermark::{Horizon, Watermarks, instants};
+use crate::watermark::{Horizon, Watermarks, at, instants};
 
 /// Which rows are too late.
 #[derive(Debug, Clone)]
@@ -34,12 +33,20 @@ pub(crate) struct Lateness {
 impl Lateness {
     /// The rows that are late; `None` if none is.
     fn late(&self, delta: &Delta, watermarks: &Watermarks) -> OpResult<Option<BooleanArray>> {
-        let Some(bound) = self.horizon.before(watermarks) else { return Ok(None) };
-        let values = instants(&evaluate(&self.value, &delta.rows)?)?;
-        if arrow::compute::min(&values).is_none_or(|least| least >= bound) {
+        let before = self.horizon.before(watermarks);
+        let missed = delta.missed.as_ref().filter(|_| self.horizon.sources.len() == 1);
+        if before.is_none() && missed.is_none() {
             return Ok(None);
         }
-        let mut late: BooleanArray = values.iter().map(|v| Some(v.is_some_and(|v| v < bound))).collect();
+        let values = instants(&evaluate(&self.value, &delta.rows)?)?;
+        let mut late: BooleanArray = match missed {
+            None if arrow::compute::min(&values) >= before => return Ok(None),
+            None => values.iter().map(|v| Some(v.is_some() && v < before)).collect(),
+            Some(missed) => {
+                let bound = |row| before.max(at(missed, row).map(|us| us.saturating_sub(self.horizon.offset_us)));
+                (0..delta.len()).map(|row| Some(at(&values, row).is_some_and(|v| Some(v) < bound(row)))).collect()
+            }
+        };
         for predicate in &self.predicates {
             late = arrow::compute::and(&late, &evaluate_mask(predicate, &delta.rows)?)?;
         }
@@ -49,17 +56,10 @@ impl Lateness {
     /// The same row by row; one on which an expression fails never got to the gate.
     fn late_each(&self, delta: &Delta, watermarks: &Watermarks) -> BooleanArray {
         let one = |i| {
-            let row = Delta::new(delta.rows.slice(i, 1), delta.weights.slice(i, 1));
-            Some(matches!(self.late(&row, watermarks), Ok(Some(_))))
+            Some(matches!(self.late(&delta.slice(i, 1), watermarks), Ok(Some(_))))
         };
         (0..delta.len()).map(one).collect()
     }
-}
-
-fn filtered(delta: &Delta, mask: &BooleanArray) -> OpResult<Delta> {
-    let rows = arrow::compute::filter_record_batch(&delta.rows, mask)?;
-    let weights = arrow::compute::filter(&delta.weights, mask)?;
-    Ok(Delta::new(rows, as_int64_array(&weights)?.clone()))
 }
 
 /// Lets pass what is not late.
@@ -75,7 +75,7 @@ impl Operator for Gate {
         self.lateness.any.store(late.is_some(), Ordering::Relaxed);
         match late {
             None => Ok(Some(delta.clone())),
-            Some(late) => Ok(Some(filtered(delta, &arrow::compute::not(&late)?)?)),
+            Some(late) => Ok(Some(delta.filter(&arrow::compute::not(&late)?)?)),
         }
     }
 
@@ -160,8 +160,10 @@ impl LateRows {
             .iter()
             .map(|w| if *w > 0 { "behind the watermark" } else { "taken back behind the watermark" });
         arrays.push(Arc::new(StringArray::from_iter_values(reasons)));
-        let watermark = lateness.horizon.watermark_before(watermarks);
-        arrays.push(Arc::new(TimestampMicrosecondArray::from(vec![watermark; n_rows]).with_timezone("UTC")));
+        let before = lateness.horizon.watermark_before(watermarks);
+        let missed = late.missed.as_ref().filter(|_| lateness.horizon.sources.len() == 1);
+        let missed = (0..n_rows).map(|row| before.max(missed.and_then(|missed| at(missed, row))));
+        arrays.push(Arc::new(missed.collect::<TimestampMicrosecondArray>().with_timezone("UTC")));
         let first = i64::try_from(self.next_no).unwrap_or(i64::MAX);
         arrays.push(Arc::new(Int64Array::from_iter_values((0..n_rows as i64).map(|i| first + i))));
         self.next_no += n_rows as u64;
@@ -191,7 +193,7 @@ impl Operator for LateRows {
                 Ok(Some(late)) => late,
                 Err(_) => lateness.late_each(delta, step.watermarks),
             };
-            let late = filtered(delta, &late)?;
+            let late = delta.filter(&late)?;
             metrics::counter!("pipelines_late_rows_total", "view" => self.view.clone()).increment(late.len() as u64);
             let rows = self.complete(gate, &late, step.watermarks)?;
             self.rows.extend(self.codec.encode_batch(&rows)?.iter().map(|row| RowBytes::from(row.data())));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use datafusion::common::cast::as_int64_array;
 use datafusion::error::DataFusionError;
 use model::Delta;
 
@@ -47,7 +46,7 @@ impl Map {
         let mut accepted = Vec::new();
         let mut n_failed = 0_u64;
         for i in 0..delta.len() {
-            let one = Delta::new(delta.rows.slice(i, 1), delta.weights.slice(i, 1));
+            let one = delta.slice(i, 1);
             match self.apply_all(&one) {
                 Ok(mapped) => {
                     output.extend(mapped);
@@ -71,11 +70,7 @@ impl Map {
                 match mask.true_count() {
                     0 => return Ok(None),
                     n if n == delta.len() => delta.clone(),
-                    _ => {
-                        let rows = arrow::compute::filter_record_batch(&delta.rows, &mask)?;
-                        let weights = arrow::compute::filter(&delta.weights, &mask)?;
-                        Delta::new(rows, as_int64_array(&weights)?.clone())
-                    }
+                    _ => delta.filter(&mask)?,
                 }
             }
         };
@@ -84,11 +79,15 @@ impl Map {
             Some(exprs) => exprs.iter().map(|e| evaluate(e, &kept.rows)).collect::<OpResult<_>>()?,
         };
         let rows = batch_of(&self.schema, columns, kept.len())?;
-        Ok(Some(Delta::new(rows, kept.weights)))
+        Ok(Some(Delta::new(rows, kept.weights).with_missed(kept.missed)))
     }
 }
 
 impl Operator for Map {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
         inputs[0].map_or(Ok(None), |delta| Ok(self.apply(delta)?.output))
     }
@@ -102,9 +101,14 @@ pub(crate) struct Select {
 }
 
 impl Operator for Select {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
         let Some(delta) = inputs[0] else { return Ok(None) };
         let columns = self.columns.iter().map(|i| Arc::clone(delta.rows.column(*i))).collect();
-        Ok(Some(Delta::new(batch_of(&self.schema, columns, delta.len())?, delta.weights.clone())))
+        let rows = batch_of(&self.schema, columns, delta.len())?;
+        Ok(Some(Delta::new(rows, delta.weights.clone()).with_missed(delta.missed.clone())))
     }
 }

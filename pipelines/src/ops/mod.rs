@@ -34,7 +34,7 @@ use model::Delta;
 use crate::error::OpResult;
 use crate::sql::now::BusinessTime;
 use crate::state::StateWriter;
-use crate::watermark::Watermarks;
+use crate::watermark::{Watermarks, at};
 
 /// What an operator may know of the step beside its inputs.
 #[derive(Debug)]
@@ -74,6 +74,21 @@ pub(crate) trait Operator: Send + std::fmt::Debug {
     /// Whether the output depends on more than the present rows of the inputs: late rows were left out, windows were
     /// closed. Such an operator's state is stored, as is that of all above it.
     fn forgets(&self) -> bool {
+        false
+    }
+
+    /// Whether [`Operator::standing`] can be asked: what has been put out follows from what is kept now.
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    /// All that the operator has put out and not taken back.
+    fn standing(&mut self) -> OpResult<Option<Delta>> {
+        Ok(None)
+    }
+
+    /// Whether a step's output follows from its input alone.
+    fn is_stateless(&self) -> bool {
         false
     }
 
@@ -132,7 +147,9 @@ pub(crate) fn concat(deltas: &[Delta]) -> OpResult<Option<Delta>> {
         many => {
             let rows = arrow::compute::concat_batches(&many[0].rows.schema(), many.iter().map(|d| &d.rows))?;
             let weights: Vec<i64> = many.iter().flat_map(|d| d.weights.values().iter().copied()).collect();
-            Ok((!weights.is_empty()).then(|| Delta::new(rows, Int64Array::from(weights))))
+            let missed = |d: &Delta| (0..d.len()).map(|i| at(d.missed.as_ref()?, i)).collect::<Vec<_>>();
+            let missed = many.iter().any(|d| d.missed.is_some()).then(|| many.iter().flat_map(missed).collect());
+            Ok((!weights.is_empty()).then(|| Delta::new(rows, Int64Array::from(weights)).with_missed(missed)))
         }
     }
 }

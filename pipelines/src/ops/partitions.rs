@@ -124,6 +124,11 @@ impl<E: Counted + Default, N: Default> Partitions<E, N> {
         slot
     }
 
+    /// Whether partitions are forgotten when they close.
+    pub(super) fn closes(&self) -> bool {
+        self.closes.is_some()
+    }
+
     /// Forgets a partition without rows.
     pub(super) fn release(&mut self, slot: u32) {
         if let Some(closes) = &mut self.closes {

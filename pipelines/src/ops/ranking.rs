@@ -291,6 +291,21 @@ impl Operator for Ranking {
         self.decode(&out)
     }
 
+    fn remembers(&self) -> bool {
+        !self.partitions.closes()
+    }
+
+    fn standing(&mut self) -> OpResult<Option<Delta>> {
+        let mut out = Emission::default();
+        for partition in self.partitions.slots.values() {
+            for (key, entry) in partition.rows.iter() {
+                let row = &key[entry.order_len as usize..];
+                emit(&self.spec, &Entry::default(), (entry.start, entry.copies), row, &mut out);
+            }
+        }
+        self.decode(&out)
+    }
+
     fn state_rows(&self) -> usize {
         self.partitions.rows()
     }

@@ -373,7 +373,7 @@ mod tests {
 
     use super::*;
     use crate::sql::now::BusinessTime;
-    use crate::state::StateChange;
+    use crate::state::{Packed, unpack};
     use crate::watermark::Watermarks;
 
     const GAP: i64 = 10;
@@ -468,12 +468,12 @@ mod tests {
                 add(&mut sums, step(&mut op, &changes, &Watermarks::default()));
                 assert_eq!(sums, expected(&rows), "seed {seed}, round {round}");
                 if rng.random_bool(0.3) {
-                    let mut written: Vec<StateChange> = Vec::new();
-                    op.checkpoint(&mut StateWriter::new(b"", &mut written)).unwrap();
-                    for (key, value) in written {
+                    let mut written = Packed::default();
+                    op.checkpoint(&mut StateWriter(&mut written)).unwrap();
+                    for (key, value) in written.into_segments().iter().flat_map(|s| unpack(s).unwrap()) {
                         match value {
-                            Some(value) => stored.insert(key, value),
-                            None => stored.remove(&key),
+                            Some(value) => stored.insert(key.to_vec(), value.to_vec()),
+                            None => stored.remove(&key[..]),
                         };
                     }
                     assert_eq!(stored.len(), op.state_rows(), "seed {seed}");

@@ -16,6 +16,10 @@ pub(crate) struct Union {
 }
 
 impl Operator for Union {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
         let mut all = Vec::with_capacity(inputs.len());
         for delta in inputs.iter().flatten() {
@@ -29,7 +33,8 @@ impl Operator for Union {
                     false => arrow::compute::cast(c, f.data_type()),
                 })
                 .collect::<Result<_, _>>()?;
-            all.push(Delta::new(batch_of(&self.schema, columns, delta.len())?, delta.weights.clone()));
+            let rows = batch_of(&self.schema, columns, delta.len())?;
+            all.push(Delta::new(rows, delta.weights.clone()).with_missed(delta.missed.clone()));
         }
         concat(&all)
     }

@@ -86,6 +86,10 @@ impl Unnest {
 }
 
 impl Operator for Unnest {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, inputs: &[Option<&Delta>], _: &Step<'_>) -> OpResult<Option<Delta>> {
         let Some(delta) = inputs[0] else { return Ok(None) };
         let counts = self.counts(delta)?;
@@ -112,7 +116,9 @@ impl Operator for Unnest {
             .collect::<OpResult<Vec<ArrayRef>>>()?;
         let weights = take(&delta.weights, &rows, None)?;
         let weights: Int64Array = as_int64_array(&weights)?.clone();
-        Ok(Some(Delta::new(batch_of(&self.schema, columns, weights.len())?, weights)))
+        let missed = delta.missed.as_ref().map(|missed| take(missed, &rows, None)).transpose()?;
+        let missed = missed.map(|missed| as_int64_array(&missed).cloned()).transpose()?;
+        Ok(Some(Delta::new(batch_of(&self.schema, columns, weights.len())?, weights).with_missed(missed)))
     }
 }
 

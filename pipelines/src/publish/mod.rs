@@ -40,6 +40,7 @@ use computing::{Computing, Saving};
 pub(crate) use topics::encode as encoded;
 use topics::{Before, Changes, present, publish_catalog, read_view_topic};
 use writer::Writer;
+pub(crate) use writer::by_view;
 
 /// Epochs waiting between two tasks; a full channel holds the source back.
 const IN_FLIGHT_MAX: usize = 2;

@@ -138,14 +138,24 @@ pub(super) fn mark(
     let last = EpochMark { epoch, as_of_ms, last: true }.to_headers();
     for (i, (key, value)) in rows.into_iter().enumerate() {
         let headers = if i + 1 == n_rows { last.clone() } else { inner.clone() };
-        out.push(AppendRecord {
-            topic: Arc::clone(topic),
-            partition: Some(0),
-            timestamp_ms: None,
-            key: Some(key),
-            value,
-            headers,
-        });
+        out.push(view_record(topic, key, value, headers));
+    }
+}
+
+/// A row of a view by its key; `None` if the key is gone.
+pub(super) fn view_record(
+    topic: &Arc<str>,
+    key: Bytes,
+    value: Option<Bytes>,
+    headers: Vec<(Arc<str>, Bytes)>,
+) -> AppendRecord {
+    AppendRecord {
+        topic: Arc::clone(topic),
+        partition: Some(0),
+        timestamp_ms: None,
+        key: Some(key),
+        value,
+        headers,
     }
 }
 

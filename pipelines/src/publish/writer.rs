@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use model::view::EngineStatus;
+use model::view::{EngineStatus, EpochMark};
 use model::{Log, ViewInfo, topics};
 use tokio::sync::mpsc;
 
 use super::topics::{
-    Before, append, encode, mark, present, publish_catalog, read_view_topic, record, retried, to_json, unlike,
+    Before, Rows, append, encode, mark, present, publish_catalog, read_view_topic, record, retried, to_json, unlike,
+    view_record,
 };
 use super::{Done, Phase, Report};
 use crate::change::{BuiltView, Switch};
@@ -83,11 +84,18 @@ impl Writer {
         }
         if phase == Phase::CaughtUp {
             self.is_live = true;
-            let mut whole: BTreeMap<usize, _> =
-                whole.iter().map(|c| (c.view, encode(c, &self.views[c.view].key))).collect();
+            let mut whole = by_view(whole);
             for (view, before) in std::mem::take(&mut self.before).into_iter().enumerate() {
                 let now = rows.remove(&view).unwrap_or_default();
-                rows.insert(view, before.difference(now, whole.remove(&view).unwrap_or_default()));
+                let parts = whole.remove(&view).unwrap_or_default();
+                match before {
+                    Before::All(held) => self.append_whole(output, view, parts, held).await?,
+                    before => {
+                        let key = &self.views[view].key;
+                        let whole = parts.iter().flat_map(|part| encode(part, key)).collect();
+                        rows.insert(view, before.difference(now, whole));
+                    }
+                }
             }
             self.written.extend(0..self.views.len());
         }
@@ -113,6 +121,44 @@ impl Writer {
         append(&*self.log, records).await
     }
 
+    /// Brings the topic of a view, which holds `held`, in line with the whole view, part by part.
+    async fn append_whole(
+        &self,
+        output: &EpochOutput,
+        view: usize,
+        parts: Vec<ViewChange>,
+        mut held: Rows,
+    ) -> Result<(), Error> {
+        let (as_of_ms, topic) = (output.as_of_us.div_euclid(1_000), Arc::from(self.views[view].topic.as_str()));
+        // The last row ends the epoch, and is known to be the last only when there is no further part.
+        let mut waiting = None;
+        for part in parts {
+            let mut rows: Vec<_> = waiting.take().into_iter().collect();
+            let part = encode(&part, &self.views[view].key);
+            rows.extend(part.into_iter().filter(|(key, row)| held.remove(key) != *row));
+            waiting = rows.pop();
+            self.append_marked(rows, &topic, EpochMark { epoch: output.epoch, as_of_ms, last: false }).await?;
+        }
+        let mut rows: Vec<_> = waiting.into_iter().chain(held.into_keys().map(|key| (key, None))).collect();
+        let last = rows.pop();
+        self.append_marked(rows, &topic, EpochMark { epoch: output.epoch, as_of_ms, last: false }).await?;
+        let last = last.into_iter().collect();
+        self.append_marked(last, &topic, EpochMark { epoch: output.epoch, as_of_ms, last: true }).await
+    }
+
+    async fn append_marked(
+        &self,
+        rows: Vec<(Bytes, Option<Bytes>)>,
+        topic: &Arc<str>,
+        mark: EpochMark,
+    ) -> Result<(), Error> {
+        let headers = mark.to_headers();
+        let records = rows.into_iter().map(|(key, value)| view_record(topic, key, value, headers.clone()));
+        let records: Vec<_> = records.collect();
+        metrics::counter!("pipelines_changes_published_total").increment(records.len() as u64);
+        append(&*self.log, records).await
+    }
+
     /// Another program has taken over: its catalog, and in one epoch all that it changes.
     async fn publish_switch(&mut self, output: &EpochOutput, switch: Switch) -> Result<(), Error> {
         publish_catalog(&*self.log, &switch.views).await?;
@@ -123,13 +169,14 @@ impl Writer {
         for change in &output.changes {
             rows.insert(change.view, encode(change, &self.views[change.view].key));
         }
-        for BuiltView { whole, held } in &switch.built {
-            let view = &self.views[whole.view];
+        for BuiltView { view: at, whole, held } in &switch.built {
+            let view = &self.views[*at];
             let mut before = match held {
                 Some(held) => present(held.iter().cloned().collect()),
                 None => present(read_view_topic(&*self.log, &view.topic, None).await?.0),
             };
-            rows.insert(whole.view, unlike(&mut before, encode(whole, &view.key)));
+            let whole = whole.iter().flat_map(|part| encode(part, &view.key)).collect();
+            rows.insert(*at, unlike(&mut before, whole));
         }
         self.append(output, rows).await?;
         switch.done();
@@ -154,6 +201,13 @@ impl Writer {
         }
         Ok(ends)
     }
+}
+
+/// The parts of each view.
+pub(crate) fn by_view(parts: Vec<ViewChange>) -> BTreeMap<usize, Vec<ViewChange>> {
+    let mut all: BTreeMap<usize, Vec<ViewChange>> = BTreeMap::new();
+    parts.into_iter().for_each(|part| all.entry(part.view).or_default().push(part));
+    all
 }
 
 async fn publish_status(

@@ -92,7 +92,7 @@ impl StateStore {
 
     async fn entries(&self, prefix: &[u8]) -> Result<Entries, StateError> {
         let mut entries = Entries::new();
-        self.scan(prefix, |key, value| {
+        self.each_entry(prefix, |key, value| {
             entries.push((key, value));
             Ok(())
         })

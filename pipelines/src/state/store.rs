@@ -5,16 +5,24 @@
 //! | `0 "format"` | version of this layout, u32 big-endian |
 //! | `0 "checkpoint"` | [`Checkpoint`] as JSON |
 //! | `0 "lease"` | when the engine last showed that the state is its own, milliseconds since 1970, i64 big-endian |
-//! | `1` table id, primary key | source position (i64 big-endian), row |
-//! | `2` node fingerprint, the operator's own key | the operator's own value |
-//! | `3` view fingerprint, key | its rows with their weights |
+//! | `0 "runs"` space | where the entries of the space are (`runs`), JSON |
+//! | space, number of a run (u64), part (u32) | a segment of entries (`packed`) |
 //!
-//! Keys and rows are in Arrow's row format. Opening the store fences every earlier opener: its next write fails, so
+//! A space is one of these, and its entries are:
+//!
+//! | space | key | value |
+//! |---|---|---|
+//! | `1` table id | primary key | source position (i64 big-endian), row |
+//! | `2` node fingerprint | the operator's own | the operator's own |
+//! | `3` view fingerprint | key | its rows with their weights |
+//!
+//! Keys and rows of entries are in Arrow's row format. Opening the store fences every earlier opener: its next write fails, so
 //! two engines can never mix their states.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,12 +35,13 @@ use slatedb::config::{
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::local::LocalFileSystem;
 use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
+use tokio::sync::Mutex;
 
-use super::StateChange;
+use super::runs::KnownRuns;
 use crate::fingerprint::Fingerprint;
 
 /// Version of the layout and of the row format in it. A store of another version is refused.
-pub(crate) const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 3;
 
 /// A memtable of this size is written out; also the size of the store's cache in memory.
 const MEMTABLE_BYTES: usize = 16 << 20;
@@ -135,6 +144,11 @@ pub(crate) struct Checkpoint {
 pub struct StateStore {
     db: Arc<Db>,
     place: Arc<str>,
+    /// Locked while a checkpoint is written, so a list of runs is never changed by two at once.
+    pub(super) runs: Arc<Mutex<KnownRuns>>,
+    /// Held by the task that merges runs.
+    pub(super) merging: Arc<Mutex<()>>,
+    is_closing: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for StateStore {
@@ -170,7 +184,13 @@ impl StateStore {
         };
         let db = Db::builder(path, objects).with_settings(settings).with_db_cache_disabled().build().await;
         let db = db.map_err(|e| failed(Box::new(e)))?;
-        let store = Self { db: Arc::new(db), place: Arc::from(place) };
+        let store = Self {
+            db: Arc::new(db),
+            place: Arc::from(place),
+            runs: Arc::default(),
+            merging: Arc::default(),
+            is_closing: Arc::default(),
+        };
         match store.get(FORMAT_KEY).await? {
             None => {
                 let mut batch = WriteBatch::new();
@@ -198,7 +218,13 @@ impl StateStore {
     /// # Errors
     /// If the object store refuses.
     pub async fn close(&self) -> Result<(), StateError> {
+        self.is_closing.store(true, Ordering::Release);
+        let _merged = self.merging.lock().await;
         self.db.close().await.map_err(|e| self.failed(e))
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Acquire)
     }
 
     fn failed(&self, error: slatedb::Error) -> StateError {
@@ -213,11 +239,14 @@ impl StateStore {
         StateError::Damaged { place: self.place.to_string(), what: what.into() }
     }
 
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
+    pub(super) async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
         self.db.get(key).await.map_err(|e| self.failed(e))
     }
 
-    async fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+    pub(super) async fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         let written = self.db.write(batch).await.map_err(|e| self.failed(e))?;
         written.await_durable().await.map_err(|e| self.failed(e))
     }
@@ -237,18 +266,10 @@ impl StateStore {
         self.write(batch).await
     }
 
-    /// Brings the state to a checkpoint, all or nothing; durable when it returns.
-    pub(crate) async fn commit(&self, checkpoint: &Checkpoint, changes: Vec<StateChange>) -> Result<(), StateError> {
-        let mut batch = WriteBatch::new();
-        for (key, value) in changes {
-            match value {
-                Some(value) => batch.put_bytes(Bytes::from(key), Bytes::from(value)),
-                None => batch.delete(key),
-            }
-        }
+    pub(super) fn put_checkpoint(&self, batch: &mut WriteBatch, checkpoint: &Checkpoint) -> Result<(), StateError> {
         let json = serde_json::to_vec(checkpoint).map_err(|e| self.damaged(e.to_string()))?;
         batch.put(CHECKPOINT_KEY, json);
-        self.write(batch).await
+        Ok(())
     }
 
     /// Calls `each` with every key, without its prefix, and value.
@@ -267,27 +288,20 @@ impl StateStore {
         Ok(())
     }
 
-    /// Removes everything under the prefixes, in bounded steps.
-    pub(crate) async fn remove(&self, prefixes: &[Vec<u8>]) -> Result<(), StateError> {
-        for prefix in prefixes {
-            loop {
-                let scan = self.db.scan_prefix(prefix, ..).await;
-                let mut entries = scan.map_err(|e| self.failed(e))?;
-                let mut batch = WriteBatch::new();
-                let mut n_keys = 0;
-                while n_keys < REMOVED_AT_ONCE
-                    && let Some(entry) = entries.next().await.map_err(|e| self.failed(e))?
-                {
-                    batch.delete(entry.key);
-                    n_keys += 1;
-                }
-                if n_keys == 0 {
-                    break;
-                }
-                self.write(batch).await?;
-            }
+    /// Removes some of what is under a prefix; tells how many keys that were.
+    pub(super) async fn remove_some(&self, prefix: &[u8], n_most: usize) -> Result<usize, StateError> {
+        let scan = self.db.scan_prefix(prefix, ..).await;
+        let mut entries = scan.map_err(|e| self.failed(e))?;
+        let mut batch = WriteBatch::new();
+        let mut n_keys = 0;
+        while n_keys < n_most
+            && let Some(entry) = entries.next().await.map_err(|e| self.failed(e))?
+        {
+            batch.delete(entry.key);
+            n_keys += 1;
         }
-        Ok(())
+        self.write(batch).await?;
+        Ok(n_keys)
     }
 }
 
@@ -326,9 +340,6 @@ pub(crate) fn table_is_stored(checkpoint: &Checkpoint, table: &SourceTable) -> b
     let fingerprint = super::table_fingerprint(table);
     table.is_append_only() || checkpoint.tables.get(&*table.name).is_some_and(|s| s.fingerprint == fingerprint)
 }
-
-/// Keys in one batch of [`StateStore::remove`].
-const REMOVED_AT_ONCE: usize = 10_000;
 
 pub(crate) fn table_prefix(id: u32) -> Vec<u8> {
     let mut prefix = vec![TABLES];
@@ -378,26 +389,5 @@ mod tests {
         store.close().await.expect("closed");
         let error = StateStore::open(&place).await.expect_err("a newer format");
         assert!(error.to_string().contains("start with an empty place"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn what_is_removed_is_gone_and_the_rest_stays() {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        let store = StateStore::open(&dir.path().display().to_string()).await.expect("a new place");
-        let entry = |id: u32, i: u32| [table_prefix(id), i.to_be_bytes().to_vec()].concat();
-        let n_keys = REMOVED_AT_ONCE as u32 + 7;
-        let changes = (0..n_keys).flat_map(|i| [1, 2].map(|id| (entry(id, i), Some(vec![1])))).collect();
-        store.commit(&Checkpoint::default(), changes).await.expect("stored");
-        store.remove(&[table_prefix(1)]).await.expect("removed");
-        for (id, expected) in [(1, 0), (2, n_keys)] {
-            let mut found = 0;
-            let each = |_, _| {
-                found += 1;
-                Ok(())
-            };
-            store.scan(&table_prefix(id), each).await.expect("readable");
-            assert_eq!(found, expected, "table {id}");
-        }
-        store.close().await.expect("closed");
     }
 }

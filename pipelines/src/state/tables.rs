@@ -7,10 +7,10 @@ use arrow::array::{ArrayRef, RecordBatch};
 use model::{SourceTable, TableDelta, TableRows};
 
 use super::store::{StateStore, StoredTable, table_prefix};
-use super::{StateChange, StateError};
+use super::{Packed, StateError};
 use crate::error::OpResult;
 use crate::fingerprint::Fingerprint;
-use crate::rows::RowCodec;
+use crate::rows::{RowCodec, Set};
 
 /// Rows handed on in one part while a table is read back.
 const PART_ROWS: usize = 65_536;
@@ -61,29 +61,17 @@ impl StoredTables {
         self.tables.iter().map(|(name, stored, _)| (name.to_string(), stored.clone())).collect()
     }
 
-    /// Entries that a table's change puts and deletes.
-    pub(crate) fn encode(&self, change: &TableDelta, out: &mut Vec<StateChange>) -> OpResult<()> {
-        let Some((_, stored, codec)) = self.tables.iter().find(|(name, ..)| *name == change.table) else {
-            return Ok(());
-        };
-        let prefix = table_prefix(stored.id);
-        let rows = &change.delta.rows;
-        let key_columns: Vec<ArrayRef> = codec.primary_key.iter().map(|i| Arc::clone(rows.column(*i))).collect();
-        let (keys, encoded) = (codec.key.encode(&key_columns)?, codec.row.encode_batch(rows)?);
-        let full_key = |i: usize| [&prefix, keys.row(i).data()].concat();
-        // An update is −old +new under one key: all deletes come first.
-        let weights = change.delta.weights.values();
-        for (i, _) in weights.iter().enumerate().filter(|(_, w)| **w < 0) {
-            out.push((full_key(i), None));
+    /// Entries that changes, in order, put and delete.
+    pub(crate) fn encode(&self, changes: &[TableDelta]) -> OpResult<Vec<Packed>> {
+        let mut all = Vec::new();
+        for (name, stored, codec) in &self.tables {
+            let mut packed = Packed::new(table_prefix(stored.id));
+            for change in changes.iter().filter(|change| change.table == *name) {
+                codec.encode(change, &mut packed)?;
+            }
+            all.push(packed);
         }
-        for (i, _) in weights.iter().enumerate().filter(|(_, w)| **w > 0) {
-            let position = change.positions.get(i).copied().unwrap_or(i64::MIN);
-            let mut value = Vec::with_capacity(POSITION_BYTES + encoded.row(i).data().len());
-            value.extend_from_slice(&position.to_be_bytes());
-            value.extend_from_slice(encoded.row(i).data());
-            out.push((full_key(i), Some(value)));
-        }
-        Ok(())
+        Ok(all)
     }
 
     /// Reads the tables back that are stored as they are declared now.
@@ -99,7 +87,7 @@ impl StoredTables {
             }
             let mut part = Part::default();
             store
-                .scan(&table_prefix(stored.id), |_, value| {
+                .each_entry(&table_prefix(stored.id), |_, value| {
                     let Some((position, row)) = value.split_at_checked(POSITION_BYTES) else {
                         return Err(store.damaged(format!("a row of table {name} is cut off")));
                     };
@@ -117,6 +105,26 @@ impl StoredTables {
             }
         }
         Ok(all)
+    }
+}
+
+impl TableCodec {
+    fn encode(&self, change: &TableDelta, packed: &mut Packed) -> OpResult<()> {
+        let rows = &change.delta.rows;
+        let key_columns: Vec<ArrayRef> = self.primary_key.iter().map(|i| Arc::clone(rows.column(*i))).collect();
+        let (keys, encoded) = (self.key.encode(&key_columns)?, self.row.encode_batch(rows)?);
+        let weights = change.delta.weights.values();
+        let rows_with = |sign: i64| weights.iter().enumerate().filter(move |(_, w)| w.signum() == sign).map(|(i, _)| i);
+        // An update is −old +new under one key, and the new row alone says all.
+        let put: Set<&[u8]> = rows_with(1).map(|i| keys.row(i).data()).collect();
+        for key in rows_with(-1).map(|i| keys.row(i).data()).filter(|key| !put.contains(key)) {
+            packed.push(key, None);
+        }
+        for i in rows_with(1) {
+            let position = change.positions.get(i).copied().unwrap_or(i64::MIN);
+            packed.push(keys.row(i).data(), Some([&position.to_be_bytes(), encoded.row(i).data()]));
+        }
+        Ok(())
     }
 }
 

@@ -28,16 +28,16 @@ pub(crate) struct Takeover {
 impl Program {
     /// Which of the stored operators and views can be used.
     ///
-    /// What has no stored state needs all its input from the beginning. So the operators below it start anew too, and
+    /// What has no stored state, but needs it, needs all its input from the beginning. So the operators below it start anew too, and
     /// the append-only tables below are read again; and whoever reads something that starts anew must itself, since it
     /// would count that twice. Changing tables are the exception: what is read again of them is old and changes nothing.
     pub(crate) fn takeover(&self, checkpoint: &Checkpoint) -> Takeover {
         let mut search = Search::new(self, checkpoint);
         while search.widen() {}
         let lineage = &self.lineage;
-        let operators = search.own.iter().filter(|id| !search.anew.contains(id)).map(|id| lineage.fingerprint(*id));
-        let operators = operators.collect();
-        let rows = self.views.iter().filter(|v| lineage.own_state(v.root) && !search.starts_anew(v.root));
+        let stored = search.own.iter().filter(|id| lineage.is_stored(**id) && !search.anew.contains(id));
+        let operators = stored.map(|id| lineage.fingerprint(*id)).collect();
+        let rows = self.views.iter().filter(|v| !lineage.is_known(v.root) && !search.starts_anew(v.root));
         let rows = rows.map(|v| v.fingerprint(lineage)).collect();
         let topics = search.topics();
         Takeover { operators, rows, again: search.again, topics }
@@ -60,12 +60,13 @@ impl<'a> Search<'a> {
         let is_operator = |id: &NodeId| matches!(program.graph.nodes[*id].kind, NodeKind::Operator(_));
         let own: Vec<NodeId> =
             (0..program.graph.nodes.len()).filter(|id| lineage.own_state(*id) && is_operator(id)).collect();
-        let is_unknown = |id: &NodeId| !checkpoint.operators.contains(&lineage.fingerprint(*id));
+        let is_unknown =
+            |id: &NodeId| lineage.is_stored(*id) && !checkpoint.operators.contains(&lineage.fingerprint(*id));
         let anew = own.iter().copied().filter(is_unknown).collect();
         let is_new = |t: &&SourceTable| !table_is_stored(checkpoint, t);
         let again = program.tables.iter().filter(is_new).map(|t| Arc::clone(&t.name)).collect();
         let mut search = Self { program, offsets: &checkpoint.offsets, own, anew, again };
-        for view in program.views.iter().filter(|v| lineage.own_state(v.root)) {
+        for view in program.views.iter().filter(|v| !lineage.is_known(v.root)) {
             if !checkpoint.rows.contains(&view.fingerprint(lineage)) {
                 search.start_anew(view.root);
             }
@@ -96,9 +97,12 @@ impl<'a> Search<'a> {
         let size = (self.anew.len(), self.again.len());
         let nodes = &self.program.graph.nodes;
         for id in self.own.iter().rev().filter(|id| self.anew.contains(id)).copied().collect::<Vec<_>>() {
-            self.anew.extend(nodes[id].inputs.iter().filter(|input| self.own.binary_search(input).is_ok()));
-            let below = self.program.lineage.sources(id).iter().filter(|name| self.is_append_only(name)).cloned();
-            self.again.extend(below.collect::<Vec<_>>());
+            // What is known of an input at the start need not come again.
+            for input in nodes[id].inputs.iter().copied().filter(|input| !self.program.lineage.is_known(*input)) {
+                self.anew.extend(self.own.binary_search(&input).is_ok().then_some(input));
+                let below = self.program.lineage.sources(input).iter().filter(|name| self.is_append_only(name)).cloned();
+                self.again.extend(below.collect::<Vec<_>>());
+            }
         }
         let topics = self.topics();
         let appended = self.program.tables.iter().filter(|t| t.is_append_only());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use model::{Offsets, TableDelta, TableWatermark};
 use tokio::sync::{mpsc, watch};
 
-use super::{Checkpoint, Restored, StateChange, StateError, StateStore, StoredTables};
+use super::{Checkpoint, Packed, Restored, StateError, StateStore, StoredTables};
 use crate::engine::Engine;
 use crate::error::Error;
 use crate::fingerprint::Fingerprint;
@@ -27,7 +27,7 @@ pub(crate) struct CheckpointData {
     /// Changes of source tables, in order.
     pub(crate) tables: Vec<TableDelta>,
     /// Changes of operators' and views' own entries.
-    pub(crate) changes: Vec<StateChange>,
+    pub(crate) changes: Vec<Packed>,
 }
 
 /// Turns what the engine hands over into checkpoints of the store.
@@ -71,10 +71,8 @@ impl Saver {
 
     async fn write(&self, data: CheckpointData, topic_ends: BTreeMap<String, i64>) -> Result<usize, StateError> {
         let mut changes = data.changes;
-        for change in &data.tables {
-            self.tables.encode(change, &mut changes).map_err(|e| self.store.damaged(e.to_string()))?;
-        }
-        let n_entries = changes.len();
+        changes.extend(self.tables.encode(&data.tables).map_err(|e| self.store.damaged(e.to_string()))?);
+        let n_entries = changes.iter().map(|packed| packed.n_entries).sum();
         let checkpoint = Checkpoint {
             epoch: data.epoch,
             as_of_us: data.as_of_us,
@@ -88,6 +86,7 @@ impl Saver {
             written_at_ms: chrono::Utc::now().timestamp_millis(),
         };
         self.store.commit(&checkpoint, changes).await?;
+        self.store.merge_in_background();
         Ok(n_entries)
     }
 

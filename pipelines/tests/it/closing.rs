@@ -93,12 +93,12 @@ impl Streams {
         assert_eq!(self.engine.failures(), vec![]);
     }
 
-    pub(crate) fn view(&self, name: &str) -> Vec<String> {
+    pub(crate) fn view(&mut self, name: &str) -> Vec<String> {
         lines(&[self.engine.contents(name).expect("decodes").expect("a view of the test")])
     }
 
     /// The rows of a table without those of a late relation, matched by id.
-    pub(crate) fn in_time(&self, table: &str, late: &str) -> RecordBatch {
+    pub(crate) fn in_time(&mut self, table: &str, late: &str) -> RecordBatch {
         let late = self.engine.contents(late).expect("decodes").expect("a late relation");
         let id = late.schema().index_of("id").expect("late rows are whole");
         let ids: Vec<i64> =
@@ -109,7 +109,7 @@ impl Streams {
         batch(schema, &rows)
     }
 
-    pub(crate) fn plain(&self, sql: &str, rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync)) -> Vec<String> {
+    pub(crate) fn plain(&mut self, sql: &str, rows: &(dyn Fn(&str) -> Option<RecordBatch> + Sync)) -> Vec<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         lines(&runtime.block_on(self.engine.query(sql, rows)).expect("plain SQL runs").1)
     }

@@ -25,7 +25,7 @@ fn rows_that_fail_are_left_out_and_come_back_when_they_are_mended() {
         clock.set(NOW_US + day * 86_400_000_000);
         flush(&mut engine);
         assert_eq!(engine.failures(), vec![]);
-        let rows = |view: &str| lines(&[engine.contents(view).expect("decodes").expect("known view")]);
+        let mut rows = |view: &str| lines(&[engine.contents(view).expect("decodes").expect("known view")]);
         assert!(!rows("mended").is_empty());
         assert_eq!(rows("fails"), rows("mended"));
         let without_time: Vec<String> =
@@ -67,7 +67,7 @@ fn rows_and_pairs_on_which_a_join_fails_are_left_out() {
         flush(&mut engine);
         assert_eq!(engine.failures(), vec![]);
         for pair in views.chunks(2) {
-            let rows = |i: usize| lines(&[engine.contents(&pair[i].0).expect("decodes").expect("known view")]);
+            let mut rows = |i: usize| lines(&[engine.contents(&pair[i].0).expect("decodes").expect("known view")]);
             assert!(!rows(1).is_empty());
             assert_eq!(rows(0), rows(1), "{}", pair[0].1);
         }

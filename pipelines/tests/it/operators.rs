@@ -108,7 +108,7 @@ fn run(seed: u64, views: &[(String, String)]) {
             engine.step(&epoch, StepMode::Normal);
         }
         flush(&mut engine);
-        check(&engine, &world, views, &format!("ANDON_OPERATORS_SEED={seed}, round {round}"));
+        check(&mut engine, &world, views, &format!("ANDON_OPERATORS_SEED={seed}, round {round}"));
     }
 }
 
@@ -147,5 +147,5 @@ fn nothing_has_happened() {
     let world = World::new(0);
     let mut engine = engine(&views, &ManualClock::at(NOW_US));
     engine.step(&SourceEpoch::default(), StepMode::Flush);
-    check(&engine, &world, &views, "nothing has happened");
+    check(&mut engine, &world, &views, "nothing has happened");
 }

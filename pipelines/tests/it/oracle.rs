@@ -99,7 +99,7 @@ fn run(seed: u64) {
             clock.set(now_us);
         }
         flush(&mut engine);
-        check(&engine, &world, &views, &format!("ANDON_ORACLE_SEED={seed}, round {round}"));
+        check(&mut engine, &world, &views, &format!("ANDON_ORACLE_SEED={seed}, round {round}"));
     }
 }
 
@@ -122,5 +122,5 @@ fn an_untouched_engine_has_the_rows_of_empty_tables() {
     let world = World::new(0);
     let mut engine = engine(&views, &ManualClock::at(NOW_US));
     engine.step(&SourceEpoch::default(), StepMode::Flush);
-    check(&engine, &world, &views, "nothing has happened");
+    check(&mut engine, &world, &views, "nothing has happened");
 }

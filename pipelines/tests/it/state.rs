@@ -163,8 +163,8 @@ fn a_killed_engine_goes_on_from_its_state() {
     for seed in seeds() {
         println!("ANDON_STATE_SEED={seed}");
         for all_operators in [false, true] {
-            let (engine, world) = runtime.block_on(killed_and_restored(seed, all_operators));
-            check(&engine, &world, &views(), &format!("seed {seed}, all operators: {all_operators}"));
+            let (mut engine, world) = runtime.block_on(killed_and_restored(seed, all_operators));
+            check(&mut engine, &world, &views(), &format!("seed {seed}, all operators: {all_operators}"));
         }
     }
 }
@@ -194,7 +194,7 @@ async fn a_changed_view_is_rebuilt_and_a_second_opener_fences_the_first() {
     second.restore(&restored).expect("restorable");
     second.step(&net(world.random_epoch(40)), StepMode::Flush);
     saver.save(&mut second).await.expect("stored");
-    tokio::task::spawn_blocking(move || check(&second, &world, &views, "changed view")).await.expect("equal");
+    tokio::task::spawn_blocking(move || check(&mut second, &world, &views, "changed view")).await.expect("equal");
 
     first.step(&SourceEpoch::default(), StepMode::Flush);
     let error = old_saver.save(&mut first).await.expect_err("fenced");
@@ -242,7 +242,7 @@ fn events() -> SourceTable {
     events
 }
 
-const OVER_EVENTS: [&str; 7] = [
+const OVER_EVENTS: [&str; 9] = [
     "CREATE MATERIALIZED VIEW raw AS SELECT * FROM events;",
     "CREATE MATERIALIZED VIEW by_kind AS SELECT kind, count(*) AS n, max(amount) AS most FROM events GROUP BY kind;",
     "CREATE MATERIALIZED VIEW named AS SELECT e.id, c.name FROM events e JOIN customers c ON c.id = e.id % 12;",
@@ -254,8 +254,11 @@ const OVER_EVENTS: [&str; 7] = [
     "CREATE MATERIALIZED VIEW running AS SELECT id, sum(amount) OVER (PARTITION BY window_start, window_end \
        ORDER BY id) AS s FROM TABLE(TUMBLE(TABLE events, DESCRIPTOR(at), INTERVAL '30' SECOND));",
     "CREATE MATERIALIZED VIEW over_raw AS SELECT count(*) AS n, sum(amount) AS total FROM raw;",
+    "CREATE MATERIALIZED VIEW by_size AS SELECT n % 3 AS size, count(*) AS kinds, sum(most) AS total FROM by_kind GROUP BY n % 3;",
+    "CREATE MATERIALIZED VIEW first_kind AS SELECT size, kind, most FROM (SELECT *, n % 3 AS size, \
+       row_number() OVER (PARTITION BY n % 3 ORDER BY most DESC, kind) AS place FROM by_kind) WHERE place = 1;",
 ];
-/// The query of another view, with another key: the two share all operators, and no row.
+/// What its operators have put out follows from the state of those below it.
 const LATECOMER: &str = "CREATE MATERIALIZED VIEW by_count WITH ('key' = 'n') AS SELECT kind, count(*) AS n, \
                          max(amount) AS most FROM events GROUP BY kind;";
 
@@ -265,6 +268,9 @@ fn over_events(statements: &[&str]) -> Program {
     let tables: Vec<SourceTable> = tables().into_iter().chain([events()]).collect();
     Program::load(&tables, &files, &[]).unwrap_or_else(|all| panic!("{all:?}"))
 }
+
+/// It wants to know of every event what nobody has noted.
+const STRANGER: &str = "CREATE MATERIALIZED VIEW least_by_kind AS SELECT kind, min(amount) AS least FROM events GROUP BY kind;";
 
 /// Steps from the stored state on until `end`, storing it now and then; returns what all views hold.
 async fn live_until(
@@ -309,7 +315,8 @@ fn stored_epochs(place: &str) -> usize {
 async fn views_over_append_only_tables_survive_and_a_new_one_makes_them_start_anew() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let place = |name: &str| dir.path().join(name).display().to_string();
-    let all: Vec<&str> = OVER_EVENTS.iter().chain([&LATECOMER]).copied().collect();
+    let more: Vec<&str> = OVER_EVENTS.iter().chain([&LATECOMER]).copied().collect();
+    let all: Vec<&str> = more.iter().chain([&STRANGER]).copied().collect();
     for seed in seeds() {
         println!("ANDON_STATE_SEED={seed}");
         let epochs = stream(seed);
@@ -322,6 +329,10 @@ async fn views_over_append_only_tables_survive_and_a_new_one_makes_them_start_an
                 assert_eq!(found, expected, "seed {seed}");
             }
         }
+        let (_, expected) = live_until(&place(&format!("{seed}-more")), &epochs, &more, (EPOCHS, 99)).await;
+        let (went_on, found) = live_until(&killed, &epochs, &more, (EPOCHS, 3)).await;
+        assert!(went_on, "the new view is made of what is stored");
+        assert_eq!(found, expected, "seed {seed}, with a new view over stored operators");
         let (_, expected) = live_until(&place(&format!("{seed}-all")), &epochs, &all, (EPOCHS, 99)).await;
         let (went_on, found) = live_until(&killed, &epochs, &all, (EPOCHS, 3)).await;
         assert!(!went_on, "the topic is read again for the new view");

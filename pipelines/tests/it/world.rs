@@ -232,7 +232,7 @@ pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 /// The kept view and the same SQL over the tables as they stand must be equal.
-pub(crate) fn check(engine: &Engine, world: &World, views: &[(String, String)], context: &str) {
+pub(crate) fn check(engine: &mut Engine, world: &World, views: &[(String, String)], context: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     for (name, sql) in views {
         assert_eq!(engine.failures(), vec![], "{context}");

@@ -361,6 +361,18 @@ impl Operator for Aggregate {
         difference(&old, &old_exists, &new, &new_exists)
     }
 
+    fn remembers(&self) -> bool {
+        self.closes.is_none()
+    }
+
+    fn standing(&mut self) -> OpResult<Option<Delta>> {
+        let permanent = (0..).take(self.n_permanent);
+        let others = self.groups.values().copied().filter(|slot| self.weights[*slot as usize] > 0);
+        let slots: Vec<u32> = permanent.chain(others.filter(|slot| !self.is_permanent(*slot))).collect();
+        let (rows, _) = self.output(&slots)?;
+        Ok((rows.num_rows() > 0).then(|| Delta::inserts(rows)))
+    }
+
     fn state_rows(&self) -> usize {
         self.groups.len()
     }

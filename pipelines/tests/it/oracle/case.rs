@@ -184,11 +184,12 @@ impl Case {
                 Event::Save | Event::Kill { .. } => {}
             }
         }
+        let views = run.engine.views();
         let contents = |view: ViewInfo| {
             let batch = run.engine.contents(&view.name).expect("decodes").expect("known view");
             (view.name, batch)
         };
-        let kept = run.engine.views().into_iter().map(contents).collect();
+        let kept = views.into_iter().map(contents).collect();
         Ok((run.state, kept, model::Clock::now_us(&run.clock)))
     }
 

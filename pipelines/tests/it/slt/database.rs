@@ -259,7 +259,7 @@ impl Database {
     fn query(&mut self, sql: &str) -> Result<Output, Refused> {
         self.engine()?.step(&SourceEpoch::default(), StepMode::Flush);
         let rows = self.rows.clone();
-        let engine = self.engine.as_ref().expect("made above");
+        let engine = self.engine.as_mut().expect("made above");
         if let Some((view, reason)) = engine.failures().first() {
             return Err(Refused(format!("view {view} has stopped: {reason}")));
         }
