@@ -19,6 +19,8 @@ pub struct SqlSet {
     pub views: Vec<SqlFile>,
     /// Alert rules.
     pub rules: Vec<SqlFile>,
+    /// Among how many shards operators share their keys; one if 0.
+    pub n_shards: usize,
 }
 
 /// What a [`SqlSet`] becomes.
@@ -91,6 +93,7 @@ impl SqlSet {
                 RuleChoice::Shipped => shipped::rules(),
                 RuleChoice::Folder(dir) => shipped::folder(dir)?,
             },
+            n_shards: 1,
         })
     }
 
@@ -104,11 +107,11 @@ impl SqlSet {
             (Some(dir), true) => RuleChoice::Folder(dir),
             (None, true) => RuleChoice::Shipped,
         };
-        let views = config.views.dir.as_deref();
-        match &config.source.dir {
-            Some(dir) => Ok(Self { source: shipped::folder(dir)?, ..Self::new(&config.source.pack, views, rules)? }),
-            None => Self::new(&config.source.pack, views, rules),
+        let mut set = Self::new(&config.source.pack, config.views.dir.as_deref(), rules)?;
+        if let Some(dir) = &config.source.dir {
+            set.source = shipped::folder(dir)?;
         }
+        Ok(Self { n_shards: config.engine.shards, ..set })
     }
 
     /// Parses and plans everything.
@@ -127,7 +130,7 @@ impl SqlSet {
         let computed = ingest::ddl::computed_views(&self.source);
         let files: Vec<_> = self.source.iter().chain(&computed).chain(&self.views).cloned().collect();
         let queries: Vec<_> = rules.iter().map(rule_query).collect();
-        let program = Program::load(&tables, &files, &queries).map_err(Error::Sql)?;
+        let program = Program::load_sharded(&tables, &files, &queries, self.n_shards).map_err(Error::Sql)?;
         let problems = alerting::rules::check_columns(&rules, &program.views());
         if !problems.is_empty() {
             return Err(Error::Sql(problems));

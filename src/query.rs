@@ -101,7 +101,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         .prefix("andon-query-")
         .tempdir()
         .map_err(Error::file("create", std::env::temp_dir()))?;
-    let standing = replay_into_engine(&options, planned, upto, dir.path()).await?;
+    let mut standing = replay_into_engine(&options, planned, upto, dir.path()).await?;
     info!(seconds = started.elapsed().as_secs_f64(), "replayed");
     let mut failed = Vec::new();
     for (name, sql) in queries {

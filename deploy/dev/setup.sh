@@ -36,7 +36,7 @@ if [ "$what" != build ]; then
     need curl curl
     need jq jq
 fi
-if [ "$what" = flink ]; then
+if [ "$what" != build ]; then
     need python3 python3
     python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 fi

@@ -81,6 +81,19 @@ impl Program {
     /// # Errors
     /// Every mistake of every file, with its place.
     pub fn load(tables: &[SourceTable], files: &[SqlFile], rules: &[RuleQuery]) -> Result<Self, Vec<Diagnostic>> {
+        Self::load_sharded(tables, files, rules, 1)
+    }
+
+    /// The same with operators that share their keys among so many shards, which run side by side.
+    ///
+    /// # Errors
+    /// As [`Program::load`].
+    pub fn load_sharded(
+        tables: &[SourceTable],
+        files: &[SqlFile],
+        rules: &[RuleQuery],
+        n_shards: usize,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let mut diagnostics = Vec::new();
         let mut statements: BTreeMap<String, ViewStatement> = BTreeMap::new();
         let declared = Declared::of(tables);
@@ -106,7 +119,7 @@ impl Program {
         for name in cyclic {
             diagnostics.push(statements[&name].source.diagnostic(format!("view {name} depends on itself")));
         }
-        let mut loader = Loader::new(tables, statements, declared);
+        let mut loader = Loader::new(tables, statements, declared, n_shards);
         for name in order {
             if let Err(diagnostic) = loader.add_view(&name) {
                 diagnostics.push(diagnostic);
@@ -210,10 +223,15 @@ struct Wanted<'a> {
 }
 
 impl Loader {
-    fn new(tables: &[SourceTable], statements: BTreeMap<String, ViewStatement>, declared: Declared) -> Self {
+    fn new(
+        tables: &[SourceTable],
+        statements: BTreeMap<String, ViewStatement>,
+        declared: Declared,
+        n_shards: usize,
+    ) -> Self {
         let time = BusinessTime::default();
         let session = new_session(&time);
-        let mut graph = Graph::new(session.state());
+        let mut graph = Graph::new(session.state(), n_shards);
         for table in tables {
             graph.add_source(table);
             register(&session, &table.name, &table.schema, &table.primary_key);

@@ -45,7 +45,7 @@ pub struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { location: "data/state".to_owned(), checkpoint_ms: 1_000, unsaved_bytes_max: 256 << 20 }
+        Self { location: "data/state".to_owned(), checkpoint_ms: 1_000, unsaved_bytes_max: 64 << 20 }
     }
 }
 
@@ -246,14 +246,21 @@ pub struct Engine {
     pub clock: ClockMode,
     /// How often the SQL files are looked at while they are served; milliseconds. With 0 only SIGHUP makes the node look.
     pub sql_poll_ms: u64,
+    /// How many threads share the keys of one GROUP BY, join, Top-N or window function. Default: the number of cores less two,
+    /// which decode and write, and at least 1. May differ from start to start.
+    pub shards: usize,
 }
+
+/// More only hand rows around.
+const SHARDS_MAX: usize = 64;
 
 /// More often would only cost.
 const SQL_POLL_MS_MIN: u64 = 100;
 
 impl Default for Engine {
     fn default() -> Self {
-        Self { clock: ClockMode::default(), sql_poll_ms: 1_000 }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { clock: ClockMode::default(), sql_poll_ms: 1_000, shards: cores.saturating_sub(2).clamp(1, SHARDS_MAX) }
     }
 }
 
@@ -261,6 +268,9 @@ impl Engine {
     pub(super) fn validate(&self, problems: &mut Vec<String>) {
         if (1..SQL_POLL_MS_MIN).contains(&self.sql_poll_ms) {
             problems.push(format!("engine.sql_poll_ms must be 0 (SIGHUP only) or at least {SQL_POLL_MS_MIN}"));
+        }
+        if !(1..=SHARDS_MAX).contains(&self.shards) {
+            problems.push(format!("engine.shards must be from 1 to {SHARDS_MAX}"));
         }
     }
 }

@@ -40,7 +40,7 @@ fn options() -> FlinkOptions {
 
 fn set() -> SqlSet {
     let file = |path: &str, text: &str| vec![SqlFile { path: path.to_owned(), text: text.to_owned() }];
-    SqlSet { source: file("tables.sql", SOURCE), views: file("views.sql", VIEWS), rules: Vec::new() }
+    SqlSet { source: file("tables.sql", SOURCE), views: file("views.sql", VIEWS), rules: Vec::new(), n_shards: 1 }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "expect! makes a value")]

@@ -1,9 +1,9 @@
 //! State that outlives the process: `query --state` in several runs, `plan`, and a standby that takes over.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use dev_services::Kafka;
+use dev_services::{Kafka, S3};
 use serde_json::Value;
 
 use crate::support::{Node, PATIENCE, andon, capture, run};
@@ -13,7 +13,7 @@ const VIEWS: [&str; 5] =
     ["sales_by_day", "open_order", "stock_by_item_and_location", "production_order_status", "kpi_open_orders"];
 
 /// Rows of the views at a checkpoint of the capture, sorted.
-fn asked(upto: &Path, state: Option<&Path>) -> Vec<Vec<String>> {
+fn asked(upto: &Path, state: Option<&Path>, environment: &[(&str, &str)]) -> Vec<Vec<String>> {
     let queries = tempfile::tempdir().expect("temp folder");
     let out = tempfile::tempdir().expect("temp folder");
     for view in VIEWS {
@@ -25,6 +25,7 @@ fn asked(upto: &Path, state: Option<&Path>) -> Vec<Vec<String>> {
     if let Some(dir) = state {
         command.arg("--state").arg(dir);
     }
+    command.envs(environment.iter().copied());
     let (code, _, err) = run(&mut command);
     assert_eq!(code, 0, "{err}");
     let rows = |view: &str| {
@@ -36,10 +37,8 @@ fn asked(upto: &Path, state: Option<&Path>) -> Vec<Vec<String>> {
     VIEWS.into_iter().map(rows).collect()
 }
 
-#[test]
-fn a_query_goes_on_from_its_state_and_says_the_same_as_one_that_reads_everything() {
-    let dir = tempfile::tempdir().expect("temp folder");
-    let state = dir.path().join("state");
+/// Where the capture can be stopped, in order.
+fn stops() -> Vec<PathBuf> {
     let mut checkpoints: Vec<_> = std::fs::read_dir(capture().join("truth"))
         .expect("the capture has checkpoints")
         .map(|entry| entry.expect("readable").path().join("checkpoint.json"))
@@ -47,8 +46,16 @@ fn a_query_goes_on_from_its_state_and_says_the_same_as_one_that_reads_everything
         .collect();
     checkpoints.sort();
     assert!(checkpoints.len() >= 3, "{checkpoints:?}");
-    for upto in [&checkpoints[0], &checkpoints[checkpoints.len() / 2], &checkpoints[checkpoints.len() - 1]] {
-        assert_eq!(asked(upto, Some(&state)), asked(upto, None), "at {}", upto.display());
+    [0, checkpoints.len() / 2, checkpoints.len() - 1].map(|i| checkpoints[i].clone()).to_vec()
+}
+
+#[test]
+fn a_query_goes_on_from_its_state_and_says_the_same_as_one_that_reads_everything() {
+    let dir = tempfile::tempdir().expect("temp folder");
+    let state = dir.path().join("state");
+    let checkpoints = stops();
+    for upto in &checkpoints {
+        assert_eq!(asked(upto, Some(&state), &[]), asked(upto, None, &[]), "at {}", upto.display());
     }
     // Back in time there is no way.
     let mut command = andon();
@@ -56,6 +63,21 @@ fn a_query_goes_on_from_its_state_and_says_the_same_as_one_that_reads_everything
     let (code, _, err) = run(command.arg("--state").arg(&state).arg("SELECT 1"));
     assert_ne!(code, 0);
     assert!(err.contains("it cannot go back"), "{err}");
+}
+
+#[test]
+fn state_lies_in_an_object_store_and_a_missing_bucket_is_named() {
+    let s3 = S3::start("andon-state").expect("the S3 server starts");
+    let environment = s3.environment();
+    for upto in &stops()[1..] {
+        let found = asked(upto, Some(Path::new("s3://andon-state/node")), &environment);
+        assert_eq!(found, asked(upto, None, &[]), "at {}", upto.display());
+    }
+    let mut command = andon();
+    command.args(["query", "--source", "pyerp", "--replay"]).arg(capture()).envs(environment);
+    let (code, _, err) = run(command.args(["--state", "s3://no-such-bucket/node", "SELECT 1"]));
+    assert_ne!(code, 0);
+    assert!(err.contains("s3://no-such-bucket/node cannot be opened"), "{err}");
 }
 
 /// Two nodes share a broker and a folder of state.

@@ -15,9 +15,10 @@ use datafusion::physical_expr::aggregate::AggregateExprBuilder;
 use datafusion::physical_expr::expressions::{Column as PhysicalColumn, Literal as PhysicalLiteral};
 
 use super::closing::horizon_of;
-use super::{Facts, Graph, NodeId, Reason, list, unalias};
+use super::{Facts, Graph, NodeId, NodeKind, Reason, list, unalias};
 use crate::error::OpResult;
-use crate::ops::aggregate::{Aggregate, AggregateSpec};
+use crate::ops::Operator;
+use crate::ops::aggregate::{Aggregate, AggregateSpec, stored_group};
 use crate::ops::expand::Expand;
 
 /// CUBE over more columns than this is left to recomputation: every row would become more than 4096 rows.
@@ -123,15 +124,23 @@ impl Graph {
                 spec(call.shifted(n_keys, n_group - n_keys), append_only, output, &read)
             })
             .collect::<OpResult<Vec<_>>>()?;
-        let mut operator = Aggregate::new(&read, n_group, specs, Arc::clone(&schema))?;
-        if let Some(sets) = &sets {
-            let empty: Vec<u64> =
-                masks(&keys, sets).into_iter().filter(|(b, _)| b.iter().all(|b| *b)).map(|m| m.1).collect();
-            operator = operator.with_permanent(&empty_sets(&read, n_keys, &empty)?)?;
-        }
-        if let Some((key, closing)) = closed {
-            operator.close_by(key, horizon_of(&closing));
-        }
+        let make = || {
+            let mut operator = Aggregate::new(&read, n_group, specs.clone(), Arc::clone(&schema))?;
+            if let Some(sets) = &sets {
+                let empty: Vec<u64> =
+                    masks(&keys, sets).into_iter().filter(|(b, _)| b.iter().all(|b| *b)).map(|m| m.1).collect();
+                operator = operator.with_permanent(&empty_sets(&read, n_keys, &empty)?)?;
+            }
+            if let Some((key, closing)) = &closed {
+                operator.close_by(*key, horizon_of(closing));
+            }
+            OpResult::Ok(operator)
+        };
+        let rescanning = make()?.rescanning();
+        // The groups that are there without rows must be there once.
+        let group: Vec<usize> = if sets.is_some() { Vec::new() } else { (0..n_group).collect() };
+        let boxed = || Ok(Box::new(make()?) as Box<dyn Operator>);
+        let operator = self.sharded(&[(Arc::clone(&read), group)], stored_group, boxed)?;
         let facts = Facts {
             // DISTINCT over rows that stay puts out rows that stay.
             appends: append_only && aggregates.is_empty(),
@@ -139,11 +148,11 @@ impl Graph {
             ..Facts::default()
         };
         let mut label = format!("aggregate {} by {}", list(aggregates), list(&keys));
-        let again: Vec<Expr> = operator.rescanning().into_iter().map(|i| aggregates[i].clone()).collect();
+        let again: Vec<Expr> = rescanning.into_iter().map(|i| aggregates[i].clone()).collect();
         if !again.is_empty() {
             write!(label, " (reads the whole group for {})", list(&again)).expect("a String takes every text");
         }
-        let id = self.operator(vec![node], operator, schema, label);
+        let id = self.push(vec![node], NodeKind::Operator(operator), schema, label, None);
         self.nodes[id].facts = facts;
         Ok(Ok(id))
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use datafusion::common::{DFSchema, DFSchemaRef, JoinType, NullEquality};
+use datafusion::common::{DFSchema, DFSchemaRef, JoinType, NullEquality, internal_datafusion_err};
 use datafusion::logical_expr::{self as logical, Expr};
 use datafusion::physical_expr::expressions::Column as PhysicalColumn;
 
@@ -16,6 +16,7 @@ use crate::ops::Operator;
 use crate::ops::interval::{IntervalJoin, IntervalSpec};
 use crate::ops::join::Join;
 use crate::ops::outer_join::KeyedJoin;
+use crate::ops::sharded::{key_behind_tag, tagged_key};
 use crate::ops::side::Side;
 use crate::rows::relaxed;
 
@@ -28,7 +29,7 @@ impl Graph {
         let joined = join.left.schema().join(join.right.schema())?;
         let closed = self.close_join(join, inputs, &joined)?;
         let facts = closed.facts(&self.nodes, join);
-        let (nodes, sides) = match self.sides(join, closed.inputs)? {
+        let (nodes, sides, keys) = match self.sides(join, closed.inputs)? {
             Ok(sides) => sides,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -36,22 +37,30 @@ impl Graph {
         let further = join.filter.as_ref().map(|f| format!(" and {f}")).unwrap_or_default();
         let by_time = if closed.interval.is_some() { " (by time)" } else { "" };
         let label = format!("{} join on {}{further}{by_time}", join.join_type, on.join(" and "));
-        let operator = self.join_operator(join, &joined, &closed, sides, &schema)?;
-        let Some(operator) = operator else {
-            return Ok(Err(format!("a {} join has no incremental form yet", join.join_type)));
+        let keyed = [0, 1].map(|side: usize| (SchemaRef::clone(&self.nodes[nodes[side]].schema), keys[side].clone()));
+        let is_by_time = join.filter.is_some() && closed.interval.is_some();
+        let stored_key = if is_by_time { key_behind_tag } else { tagged_key };
+        let make = || {
+            let sides = (sides.0.another()?, sides.1.another()?);
+            self.join_operator(join, &joined, &closed, sides, &schema)
         };
+        if make()?.is_none() {
+            return Ok(Err(format!("a {} join has no incremental form yet", join.join_type)));
+        }
+        let made = || make().and_then(|made| made.ok_or_else(|| internal_datafusion_err!("a join of another kind")));
+        let operator = self.sharded(&keyed, stored_key, made)?;
         let id = self.push(nodes.to_vec(), super::NodeKind::Operator(operator), schema, label, None);
         self.nodes[id].facts = facts;
         Ok(Ok(id))
     }
 
-    /// Both sides of a join, keyed, and the nodes that they read. Keys that are no columns are computed as such below the
+    /// Both sides of a join, keyed, the nodes that they read, and the keys' columns in these. Keys that are no columns are computed as such below the
     /// join, where a row on which one fails is left out.
     fn sides(
         &mut self,
         join: &logical::Join,
         inputs: [NodeId; 2],
-    ) -> OpResult<Result<([NodeId; 2], (Side, Side)), Reason>> {
+    ) -> OpResult<Result<([NodeId; 2], (Side, Side), [Vec<usize>; 2]), Reason>> {
         let nulls_match = join.null_equality == NullEquality::NullEqualsNull;
         let (left_keys, right_keys): (Vec<&Expr>, Vec<&Expr>) = join.on.iter().map(|(l, r)| (l, r)).unzip();
         let (left, left_columns) = self.with_keys(inputs[0], join.left.schema(), &left_keys)?;
@@ -71,7 +80,7 @@ impl Graph {
             Side::new(Arc::clone(&self.nodes[input].schema), keys.collect(), Arc::clone(&key_schema), nulls_match)
         };
         let sides = (side(inputs[0], left, &left_columns)?, side(inputs[1], right, &right_columns)?);
-        Ok(Ok(([left, right], sides)))
+        Ok(Ok(([left, right], sides, [left_columns, right_columns])))
     }
 
     /// A node that has the keys as columns, and which columns these are.

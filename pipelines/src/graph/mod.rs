@@ -32,6 +32,7 @@ pub(crate) use closing::{Facts, LateRelation, Policy};
 use crate::error::OpResult;
 use crate::ops::Operator;
 use crate::ops::map::Select;
+use crate::ops::sharded::{Sharded, StoredKey};
 use crate::ops::union::Union;
 use crate::ops::unnest::Unnest;
 use crate::rows::relaxed;
@@ -75,6 +76,8 @@ pub(crate) struct Graph {
     session: SessionState,
     view: String,
     policy: Policy,
+    /// Of each operator that works by key.
+    n_shards: usize,
 }
 
 /// Why a plan node has no incremental form.
@@ -91,7 +94,7 @@ impl Graph {
         }
     }
 
-    pub(crate) fn new(session: SessionState) -> Self {
+    pub(crate) fn new(session: SessionState, n_shards: usize) -> Self {
         Self {
             nodes: Vec::new(),
             leaves: HashMap::new(),
@@ -99,6 +102,7 @@ impl Graph {
             session,
             view: String::new(),
             policy: Policy::default(),
+            n_shards,
         }
     }
 
@@ -161,6 +165,21 @@ impl Graph {
         let (meaning, facts, view) = (format!("{:?}", self.policy), Facts::default(), self.view.clone());
         self.nodes.push(Node { inputs, kind, schema, label, meaning, recompute, facts, view });
         self.nodes.len() - 1
+    }
+
+    /// An operator that treats every key by itself, as one or as several that share the keys. The keys' columns are named
+    /// for each input; without any there is one key.
+    fn sharded(
+        &self,
+        inputs: &[(SchemaRef, Vec<usize>)],
+        stored_key: StoredKey,
+        make: impl Fn() -> OpResult<Box<dyn Operator>>,
+    ) -> OpResult<Box<dyn Operator>> {
+        if self.n_shards < 2 || inputs.iter().any(|(_, columns)| columns.is_empty()) {
+            return make();
+        }
+        let shards = (0..self.n_shards).map(|_| make()).collect::<OpResult<Vec<_>>>()?;
+        Ok(Box::new(Sharded::new(shards, inputs, stored_key)?))
     }
 
     fn operator(

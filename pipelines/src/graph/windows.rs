@@ -17,10 +17,12 @@ use datafusion::logical_expr::{
 use datafusion::physical_planner::create_window_expr;
 
 use super::closing::horizon_of;
-use super::{Facts, Graph, NodeId, Reason, list, unalias};
+use super::{Facts, Graph, NodeId, NodeKind, Reason, list, unalias};
 use crate::error::OpResult;
 use crate::ops::map::Select;
+use crate::ops::Operator;
 use crate::ops::ranking::{Counting, Number, Ranking, RankingSpec};
+use crate::ops::sharded::paired_key;
 use crate::ops::window::{Reach, Window, WindowSpec};
 use crate::watermark::Closing;
 
@@ -70,8 +72,10 @@ impl Graph {
         let closed = closed.map(|(part, closing)| (part, horizon_of(&closing)));
         let spec = RankingSpec { counting, number, partition, order, n_columns, skip: 0, bound, append_only, closed };
         let label = format!("first {bound} of {}", list(&found.window.window_expr));
-        let operator = Ranking::new(spec, &self.nodes[node].schema, Arc::clone(&numbered))?;
-        let mut node = self.operator(vec![node], operator, numbered, label);
+        let input = SchemaRef::clone(&self.nodes[node].schema);
+        let make = || Ok(Box::new(Ranking::new(spec.clone(), &input, SchemaRef::clone(&numbered))?) as Box<dyn Operator>);
+        let operator = self.sharded(&[(SchemaRef::clone(&input), spec.partition.clone())], paired_key, make)?;
+        let mut node = self.push(vec![node], NodeKind::Operator(operator), numbered, label, None);
         self.nodes[node].facts = facts;
         if let Some(p) = found.picked {
             let exprs: Vec<&Expr> = p.expr.iter().collect();
@@ -241,8 +245,9 @@ impl Graph {
         let spec = WindowSpec { partition, order, n_columns, functions, reach: reach.flatten(), closed };
         let exprs: Vec<Expr> = calls.iter().map(|c| Expr::WindowFunction(Box::new((*c).clone()))).collect();
         let label = format!("window {}", list(&exprs));
-        let operator = Window::new(spec, &input, Arc::clone(&schema))?;
-        let node = self.operator(vec![node], operator, schema, label);
+        let make = || Ok(Box::new(Window::new(spec.clone(), &input, Arc::clone(&schema))?) as Box<dyn Operator>);
+        let operator = self.sharded(&[(SchemaRef::clone(&input), spec.partition.clone())], paired_key, make)?;
+        let node = self.push(vec![node], NodeKind::Operator(operator), schema, label, None);
         self.nodes[node].facts = facts;
         Ok(node)
     }

@@ -25,7 +25,7 @@ use crate::state::StateWriter;
 use crate::watermark::{Horizon, at, instants};
 
 /// What an interval join is made of.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct IntervalSpec {
     pub(crate) join_type: JoinType,
     /// The whole condition beside the equal keys, over the columns of both sides.

@@ -18,6 +18,7 @@ pub(crate) mod partitions;
 pub(crate) mod ranking;
 pub(crate) mod recompute;
 pub(crate) mod session;
+pub(crate) mod sharded;
 pub(crate) mod side;
 pub(crate) mod sorted;
 pub(crate) mod temporal;

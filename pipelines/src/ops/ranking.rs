@@ -44,7 +44,7 @@ pub(crate) enum Number {
 }
 
 /// What to keep. Columns are indexes into the input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RankingSpec {
     pub(crate) counting: Counting,
     pub(crate) number: Number,

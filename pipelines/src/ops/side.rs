@@ -116,6 +116,12 @@ impl Side {
         })
     }
 
+    /// Another of the same kind; this one must be new.
+    pub(crate) fn another(&self) -> OpResult<Self> {
+        let (rows, keys) = (SchemaRef::clone(self.row_codec.schema()), SchemaRef::clone(self.key_codec.schema()));
+        Self::new(rows, self.keys.clone(), keys, self.nulls_match)
+    }
+
     /// From now on remembers when each key closes by this part of it, for [`Side::take_closed`].
     pub(super) fn close_by(&mut self, part: usize) {
         self.closes = Some((part, Closes::default()));

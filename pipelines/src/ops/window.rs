@@ -34,7 +34,7 @@ pub(crate) struct Reach {
 }
 
 /// What to compute. Columns are indexes into the input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WindowSpec {
     pub(crate) partition: Vec<usize>,
     pub(crate) order: Vec<(usize, SortOptions)>,

@@ -49,6 +49,8 @@ const MEMTABLE_BYTES: usize = 16 << 20;
 const UNFLUSHED_BYTES_MAX: usize = 128 << 20;
 /// How soon a checkpoint that was handed over is durable.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(50);
+/// How long a place may take to answer at all before it counts as not there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much a scan reads ahead, and in how many parallel requests.
 const SCAN_AHEAD: (usize, usize) = (4 << 20, 4);
 
@@ -167,6 +169,7 @@ impl StateStore {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| StateError::Open { place: place.to_owned(), source };
         let (objects, path) = object_store(place).map_err(failed)?;
+        answers(&*objects, &path).await.map_err(failed)?;
         let worker = CompactionWorkerOptions {
             compression_codec: Some(CompressionCodec::Lz4),
             min_filter_keys: u32::MAX,
@@ -360,6 +363,17 @@ pub(crate) fn view_prefix(fingerprint: Fingerprint) -> Vec<u8> {
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The store below asks a place that refuses again and again, without a word; so it is asked once before.
+async fn answers(objects: &dyn ObjectStore, path: &str) -> Result<(), BoxError> {
+    let prefix = path.into();
+    let mut listed = objects.list(Some(&prefix));
+    match tokio::time::timeout(ANSWER_TIMEOUT, listed.next()).await {
+        Ok(Some(Err(error))) => Err(Box::new(error)),
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()).into()),
+    }
+}
 
 /// The object store of a place, and the path in it.
 fn object_store(place: &str) -> Result<(Arc<dyn ObjectStore>, String), BoxError> {

@@ -16,7 +16,7 @@ use pipelines::{Engine, Program, RuleQuery, StepMode};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::world::{Cell, NOW_US, Row, batch, lines};
+use crate::world::{Cell, NOW_US, Row, batch, lines, shards};
 
 pub(crate) const S: i64 = 1_000_000;
 
@@ -60,7 +60,7 @@ impl Streams {
     pub(crate) fn new(tables: &[&str], sql: &str) -> Self {
         let tables: Vec<SourceTable> = tables.iter().map(|t| appended(t)).collect();
         let file = SqlFile { path: "v.sql".to_owned(), text: sql.to_owned() };
-        let program = Program::load(&tables, &[file], &[])
+        let program = Program::load_sharded(&tables, &[file], &[], shards())
             .unwrap_or_else(|all| panic!("{}", all.iter().map(|d| format!("{d}\n")).collect::<String>()));
         Self::of(tables, program)
     }

@@ -11,7 +11,7 @@ use model::{Delta, EventTime, SourceEpoch, SourceTable, SqlFile, TableDelta, Tab
 use pipelines::{Engine, Program, Saver, StateStore, StepMode};
 use rand::Rng;
 
-use crate::world::{Cell, NOW_US, Row, World, batch, check, flush, lines, program, table, tables};
+use crate::world::{Cell, NOW_US, Row, World, batch, check, flush, lines, program, shards, table, tables};
 
 /// Seeds in one run of the tests; a seed takes about a second.
 const RUNS: u64 = 4;
@@ -266,7 +266,7 @@ fn over_events(statements: &[&str]) -> Program {
     let files: Vec<SqlFile> =
         statements.iter().map(|text| SqlFile { path: "views.sql".to_owned(), text: (*text).to_owned() }).collect();
     let tables: Vec<SourceTable> = tables().into_iter().chain([events()]).collect();
-    Program::load(&tables, &files, &[]).unwrap_or_else(|all| panic!("{all:?}"))
+    Program::load_sharded(&tables, &files, &[], shards()).unwrap_or_else(|all| panic!("{all:?}"))
 }
 
 /// It wants to know of every event what nobody has noted.

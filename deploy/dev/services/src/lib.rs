@@ -1,4 +1,4 @@
-//! Real services for tests: Kafka, PostgreSQL, Redis, Kafka Connect with Debezium, and Flink, through the scripts of
+//! Real services for tests: Kafka, PostgreSQL, Redis, S3, Kafka Connect with Debezium, and Flink, through the scripts of
 //! `deploy/dev`.
 //!
 //! Each value owns one running service on free loopback ports; dropping it ends the service and removes its files, and
@@ -212,6 +212,38 @@ impl Redis {
     /// As [`Redis::start`].
     pub fn restart(&self) -> Result<(), Error> {
         self.folder.run_in("start", &[]).map(drop)
+    }
+}
+
+/// One server of Amazon's S3 protocol with an empty bucket, whose content does not outlive it.
+#[derive(Debug)]
+pub struct S3 {
+    /// Ended when dropped.
+    _folder: Folder,
+    endpoint: String,
+}
+
+impl S3 {
+    /// Starts a server.
+    ///
+    /// # Errors
+    /// What `s3.sh` says: Python missing, no access to PyPI on first use.
+    pub fn start(bucket: &str) -> Result<Self, Error> {
+        let folder = Folder::new("s3.sh")?;
+        let printed = folder.run_in("start", &[bucket])?;
+        let endpoint = folder.value(&printed, "S3_ENDPOINT")?;
+        Ok(Self { _folder: folder, endpoint })
+    }
+
+    /// The environment in which a process finds it.
+    pub fn environment(&self) -> [(&'static str, &str); 5] {
+        [
+            ("AWS_ENDPOINT", &self.endpoint),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "andon"),
+            ("AWS_SECRET_ACCESS_KEY", "andon"),
+        ]
     }
 }
 

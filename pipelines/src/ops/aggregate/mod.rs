@@ -435,6 +435,14 @@ impl Operator for Aggregate {
     }
 }
 
+/// The group that an entry of stored state belongs to.
+pub(crate) fn stored_group(entry: &[u8]) -> OpResult<&[u8]> {
+    match entry.split_first().ok_or_else(malformed)? {
+        (&GROUP, group) => Ok(group),
+        (_, below) => Ok(unpair(below)?.0),
+    }
+}
+
 /// −old +new for the rows that differ, in content or existence.
 fn difference(
     old: &RecordBatch,

@@ -19,7 +19,7 @@ use super::sketch::Sketch;
 use crate::error::OpResult;
 
 /// One aggregate of the SELECT list. Columns are indexes into the operator's input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AggregateSpec {
     /// Function name as DataFusion knows it.
     pub(crate) function: String,

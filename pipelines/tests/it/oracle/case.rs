@@ -13,6 +13,7 @@ use rand::{Rng, SeedableRng};
 use super::compare::{Line, difference, lines};
 use super::data::{DAY_US, NOW_US, Op, State, TableSpec, random_ops, random_tables, source_tables};
 use super::expr::{Grammar, Out};
+use crate::world::shards;
 
 /// A query that is kept, or only named.
 #[derive(Debug, Clone)]
@@ -267,7 +268,7 @@ struct Stored {
 
 fn load(case: &Case, tables: &[SourceTable]) -> Result<Program, Failure> {
     let refused = |all: Vec<model::Diagnostic>| Failure { view: None, what: format!("refused: {all:?}") };
-    Program::load(tables, &case.files(), &[]).map_err(refused)
+    Program::load_sharded(tables, &case.files(), &[], shards()).map_err(refused)
 }
 
 fn start(program: Program, clock: &ManualClock) -> Result<Engine, Failure> {
