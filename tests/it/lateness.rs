@@ -31,7 +31,7 @@ const QUERIES: [(&str, &str); 6] = [
     ("hops", "SELECT * FROM hops"),
     ("closed", "SELECT * FROM closed"),
     ("late", "SELECT id, watermark FROM by_window__late"),
-    ("late_hops", "SELECT id, window_start, watermark FROM hops__late"),
+    ("late_hops", "SELECT watermark FROM hops__late"),
 ];
 
 /// A row: gate and time.
