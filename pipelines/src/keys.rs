@@ -58,7 +58,9 @@ fn unique_keys(plan: &LogicalPlan) -> Vec<Key> {
         }
         LogicalPlan::Filter(filter) => of_filter(filter),
         LogicalPlan::Window(window) => of_window(window),
-        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::SubqueryAlias(_) => plan.inputs().first().map(|input| unique_keys(input)).unwrap_or_default(),
+        LogicalPlan::Sort(_) | LogicalPlan::Limit(_) | LogicalPlan::SubqueryAlias(_) => {
+            plan.inputs().first().map(|input| unique_keys(input)).unwrap_or_default()
+        }
         LogicalPlan::Join(join) => of_join(join),
         _ => Vec::new(),
     };
@@ -84,7 +86,8 @@ fn of_scan(scan: &logical::TableScan) -> Vec<Key> {
 /// A column that has one value in all rows tells none of them apart.
 fn of_filter(filter: &logical::Filter) -> Vec<Key> {
     let schema = filter.input.schema();
-    let fixed: Vec<usize> = split_conjunction(&filter.predicate).into_iter().filter_map(|e| fixed_by(e, schema)).collect();
+    let fixed: Vec<usize> =
+        split_conjunction(&filter.predicate).into_iter().filter_map(|e| fixed_by(e, schema)).collect();
     let without = |key: Key| key.into_iter().filter(|column| !fixed.contains(column)).collect();
     unique_keys(&filter.input).into_iter().map(without).collect()
 }

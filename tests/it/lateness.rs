@@ -106,7 +106,9 @@ fn rows_are_late_by_their_own_history_in_one_run_and_in_many() {
     let record = |(offset, (gate, at_ms)): (usize, &Scan)| {
         let at = chrono::DateTime::from_timestamp_millis(*at_ms).expect("a time").format("%Y-%m-%d %H:%M:%S%.3f");
         let value = format!(r#"{{"id":{offset},"gate":"{gate}","at":"{at}"}}"#);
-        format!(r#"{{"topic":"scans","partition":0,"offset":{offset},"timestamp":{offset},"key":null,"value":{value}}}"#)
+        format!(
+            r#"{{"topic":"scans","partition":0,"offset":{offset},"timestamp":{offset},"key":null,"value":{value}}}"#
+        )
     };
     let lines: Vec<String> = scans.iter().enumerate().map(record).collect();
     write(dir.path(), "capture/scans.ndjson", &(lines.join("\n") + "\n"));
@@ -119,7 +121,8 @@ fn rows_are_late_by_their_own_history_in_one_run_and_in_many() {
     let whole = asked(dir.path(), &[]);
     assert!(whole["late"].len() > 3 && whole["late_hops"].len() > 3, "{whole:?}");
     let counts = on_time(&scans, LATENESS_MS);
-    let lenient: Vec<i64> = whole["lenient"].iter().map(|row| row.split(',').nth(1).expect("n").parse().expect("n")).collect();
+    let lenient: Vec<i64> =
+        whole["lenient"].iter().map(|row| row.split(',').nth(1).expect("n").parse().expect("n")).collect();
     assert_eq!(lenient, counts.into_values().collect::<Vec<_>>());
     let n_late = scans.len() as i64 - on_time(&scans, 0).values().sum::<i64>();
     assert_eq!(whole["late"].len() as i64, n_late);

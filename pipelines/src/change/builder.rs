@@ -162,8 +162,9 @@ impl Builder {
         engine.replace_program(next, &evolution.is_built, &evolution.fresh);
         let mut built = by_view(engine.everything(|view| evolution.fresh[view])?);
         let fresh = (0..now.len()).filter(|view| evolution.fresh[*view]).zip(held);
-        let built =
-            fresh.map(|(view, held)| BuiltView { view, whole: built.remove(&view).unwrap_or_default(), held }).collect();
+        let built = fresh
+            .map(|(view, held)| BuiltView { view, whole: built.remove(&view).unwrap_or_default(), held })
+            .collect();
         tracing::info!(views = ?names, seconds = started.elapsed().as_secs_f64(), "views were built and take over");
         Ok(Some(Switch { views: now, built, answer }))
     }

@@ -381,9 +381,10 @@ impl Engine {
                 let failed = |source| Error::Compute { view: self.program.views[view].info.name.clone(), source };
                 self.kept[view].sorted(standing.map_err(failed)?.as_ref(), PART_ROWS).map_err(failed)?
             };
-            let keys = Arc::new(self.kept[view].schema().project(&self.program.views[view].key).map_err(|e| {
-                Error::Compute { view: self.program.views[view].info.name.clone(), source: e.into() }
-            })?);
+            let keys =
+                Arc::new(self.kept[view].schema().project(&self.program.views[view].key).map_err(|e| {
+                    Error::Compute { view: self.program.views[view].info.name.clone(), source: e.into() }
+                })?);
             let deletes = RecordBatch::new_empty(keys);
             all.extend(parts.into_iter().map(|upserts| ViewChange { view, upserts, deletes: deletes.clone() }));
         }

@@ -19,8 +19,8 @@ use datafusion::physical_planner::create_window_expr;
 use super::closing::horizon_of;
 use super::{Facts, Graph, NodeId, NodeKind, Reason, list, unalias};
 use crate::error::OpResult;
-use crate::ops::map::Select;
 use crate::ops::Operator;
+use crate::ops::map::Select;
 use crate::ops::ranking::{Counting, Number, Ranking, RankingSpec};
 use crate::ops::sharded::paired_key;
 use crate::ops::window::{Reach, Window, WindowSpec};
@@ -73,7 +73,8 @@ impl Graph {
         let spec = RankingSpec { counting, number, partition, order, n_columns, skip: 0, bound, append_only, closed };
         let label = format!("first {bound} of {}", list(&found.window.window_expr));
         let input = SchemaRef::clone(&self.nodes[node].schema);
-        let make = || Ok(Box::new(Ranking::new(spec.clone(), &input, SchemaRef::clone(&numbered))?) as Box<dyn Operator>);
+        let make =
+            || Ok(Box::new(Ranking::new(spec.clone(), &input, SchemaRef::clone(&numbered))?) as Box<dyn Operator>);
         let operator = self.sharded(&[(SchemaRef::clone(&input), spec.partition.clone())], paired_key, make)?;
         let mut node = self.push(vec![node], NodeKind::Operator(operator), numbered, label, None);
         self.nodes[node].facts = facts;

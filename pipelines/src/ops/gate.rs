@@ -55,9 +55,7 @@ impl Lateness {
 
     /// The same row by row; one on which an expression fails never got to the gate.
     fn late_each(&self, delta: &Delta, watermarks: &Watermarks) -> BooleanArray {
-        let one = |i| {
-            Some(matches!(self.late(&delta.slice(i, 1), watermarks), Ok(Some(_))))
-        };
+        let one = |i| Some(matches!(self.late(&delta.slice(i, 1), watermarks), Ok(Some(_))));
         (0..delta.len()).map(one).collect()
     }
 }

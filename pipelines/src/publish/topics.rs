@@ -149,14 +149,7 @@ pub(super) fn view_record(
     value: Option<Bytes>,
     headers: Vec<(Arc<str>, Bytes)>,
 ) -> AppendRecord {
-    AppendRecord {
-        topic: Arc::clone(topic),
-        partition: Some(0),
-        timestamp_ms: None,
-        key: Some(key),
-        value,
-        headers,
-    }
+    AppendRecord { topic: Arc::clone(topic), partition: Some(0), timestamp_ms: None, key: Some(key), value, headers }
 }
 
 pub(super) fn record(topic: &str, key: Bytes, value: Option<Bytes>) -> AppendRecord {

@@ -140,7 +140,10 @@ impl StateStore {
         let wanted: BTreeMap<u64, u32> = runs.runs.iter().map(|run| (run.no, run.parts)).collect();
         self.scan(prefix, |key, segment| {
             let (no, part) = key.split_at(key.len().min(8));
-            let place = (no.try_into().map_or(u64::MAX, u64::from_be_bytes), part.try_into().map_or(u32::MAX, u32::from_be_bytes));
+            let place = (
+                no.try_into().map_or(u64::MAX, u64::from_be_bytes),
+                part.try_into().map_or(u32::MAX, u32::from_be_bytes),
+            );
             match wanted.get(&place.0).is_some_and(|parts| place.1 < *parts) {
                 true => drop(found.insert(place, segment)),
                 // From a merge that was broken off.
@@ -221,10 +224,8 @@ impl StateStore {
         self.write(batch).await?;
         known.insert(prefix.clone(), runs);
         drop(known);
-        let keys: Vec<Vec<u8>> = old
-            .iter()
-            .flat_map(|run| (0..run.parts).map(|part| segment_key(&prefix, run.no, part)))
-            .collect();
+        let keys: Vec<Vec<u8>> =
+            old.iter().flat_map(|run| (0..run.parts).map(|part| segment_key(&prefix, run.no, part))).collect();
         for some in keys.chunks(SEGMENTS_AT_ONCE * 64) {
             let mut batch = WriteBatch::new();
             some.iter().for_each(|key| batch.delete(key));

@@ -100,7 +100,8 @@ impl<'a> Search<'a> {
             // What is known of an input at the start need not come again.
             for input in nodes[id].inputs.iter().copied().filter(|input| !self.program.lineage.is_known(*input)) {
                 self.anew.extend(self.own.binary_search(&input).is_ok().then_some(input));
-                let below = self.program.lineage.sources(input).iter().filter(|name| self.is_append_only(name)).cloned();
+                let below =
+                    self.program.lineage.sources(input).iter().filter(|name| self.is_append_only(name)).cloned();
                 self.again.extend(below.collect::<Vec<_>>());
             }
         }

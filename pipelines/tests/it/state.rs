@@ -270,7 +270,8 @@ fn over_events(statements: &[&str]) -> Program {
 }
 
 /// It wants to know of every event what nobody has noted.
-const STRANGER: &str = "CREATE MATERIALIZED VIEW least_by_kind AS SELECT kind, min(amount) AS least FROM events GROUP BY kind;";
+const STRANGER: &str =
+    "CREATE MATERIALIZED VIEW least_by_kind AS SELECT kind, min(amount) AS least FROM events GROUP BY kind;";
 
 /// Steps from the stored state on until `end`, storing it now and then; returns what all views hold.
 async fn live_until(
