@@ -20,6 +20,7 @@
 mod auth;
 mod cluster;
 mod config;
+mod dialect;
 mod error;
 #[cfg(test)]
 mod fixtures;

@@ -17,7 +17,6 @@ use datafusion::execution::context::SessionState;
 use datafusion::logical_expr::{Expr, Volatility};
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::sql::sqlparser::ast::{self, visit_expressions_mut};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use metrics::counter;
@@ -25,6 +24,7 @@ use model::ViewInfo;
 use serde_json::{Map, Value};
 
 use super::access::RowRule;
+use crate::dialect::BoundedDialect;
 use crate::{functions, table};
 
 /// Longest condition.
@@ -233,7 +233,7 @@ impl Condition {
         if condition.len() > CONDITION_BYTES_MAX || functions::has_more_parts_than(condition, CONDITION_PARTS_MAX) {
             return Err(RowFilterError::TooLong);
         }
-        let dialect = GenericDialect {};
+        let dialect = BoundedDialect::of(condition);
         let mut parser = Parser::new(&dialect).with_recursion_limit(CONDITION_DEPTH_MAX).try_with_sql(condition)?;
         let mut expr = parser.parse_expr()?;
         let rest = parser.peek_token().token;

@@ -4,11 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 
-use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
 
 use super::{QueryError, message};
+use crate::dialect::BoundedDialect;
 use crate::functions::has_more_parts_than;
 
 /// Views that one query may read.
@@ -33,7 +34,10 @@ pub(crate) fn parse(sql: &str) -> Result<ParsedQuery, QueryError> {
     if has_more_parts_than(sql, PARTS_MAX) {
         return Err(QueryError::TooLarge("planning: it has too many words"));
     }
-    let mut statements = DFParser::parse_sql(sql).map_err(|error| QueryError::Query(message(&error)))?;
+    let dialect = BoundedDialect::of(sql);
+    let parsed =
+        DFParserBuilder::new(sql).with_dialect(&dialect).build().and_then(|mut parser| parser.parse_statements());
+    let mut statements = parsed.map_err(|error| QueryError::Query(message(&error)))?;
     let Some(statement) = statements.pop_front().filter(|_| statements.is_empty()) else {
         return Err(QueryError::NotSelect);
     };
