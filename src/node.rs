@@ -12,7 +12,6 @@ use clap::ValueEnum;
 use ingest::log::{KafkaLog, KafkaOptions, LocalLog, LocalLogOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 use model::{Log, Offsets};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +21,7 @@ use crate::clock::StreamClock;
 use crate::config::{ClockMode, Config};
 use crate::engine_stage::EngineStage;
 use crate::program::{Planned, SourceTopics, SqlSet};
-use crate::{BoxError, Error, reload, standby};
+use crate::{BoxError, Error, reload, standby, telemetry};
 
 /// After a request to stop, tasks get so long to finish what they are doing.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -133,6 +132,7 @@ impl Node {
             shutdown: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
+        node.spawn("metrics", telemetry::keep(metrics.clone(), node.shutdown()));
         if stages.contains(&Stage::Dashboard) {
             node.start_dashboard(config, metrics).await?;
         }
@@ -162,7 +162,7 @@ impl Node {
 
     async fn start_dashboard(&mut self, config: &Config, metrics: PrometheusHandle) -> Result<(), Error> {
         let listen_error = |source| Error::Listen { address: config.api.listen.clone(), source };
-        let listener = TcpListener::bind(&config.api.listen).await.map_err(listen_error)?;
+        let listener = dashboard_api::listen(&config.api.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         self.address = Some(address);
         let api = dashboard_api::ApiConfig { metrics: Some(metrics), ..config.api.to_api_config(&config.database) };

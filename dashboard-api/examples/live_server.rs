@@ -6,7 +6,6 @@ use std::sync::Arc;
 use dashboard_api::ApiConfig;
 use ingest::log::{LocalLog, LocalLogOptions};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -26,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         drop(tokio::io::stdin().read_to_end(&mut rest).await);
         stop.cancel();
     });
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = dashboard_api::listen(&format!("127.0.0.1:{port}")).await?;
     println!("{}", listener.local_addr()?);
     dashboard_api::run(listener, config, log, shutdown).await?;
     Ok(())

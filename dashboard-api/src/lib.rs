@@ -62,6 +62,7 @@ pub use crate::config::{
     LimitsConfig, LiveConfig, NamespaceConfig, Permission, RedisConfig, RoleConfig, ServerConfig, SqlConfig, TlsConfig,
 };
 pub use crate::error::Error;
+pub use crate::server::listen;
 pub use crate::state::AppState;
 
 /// How long connections get to end at shutdown before they are dropped.

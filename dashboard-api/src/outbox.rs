@@ -9,6 +9,7 @@
 //! waits behind it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::counter;
@@ -18,6 +19,8 @@ use crate::protocol::{Disconnect, Line};
 
 /// Messages that one write takes along; no delay is added to gather them.
 const MESSAGES_PER_WRITE_MAX: usize = 32;
+/// Places that an empty queue keeps.
+const ENTRIES_KEPT_MAX: usize = 8;
 /// A write takes no further message once it has so many bytes.
 const WRITE_BYTES_MAX: usize = 256 << 10;
 
@@ -46,8 +49,10 @@ pub(crate) struct Slot(u64);
 #[derive(Debug)]
 pub(crate) struct Outbox {
     queue: Mutex<Queue>,
-    limits: OutboxLimits,
+    /// Something else than the queue wants to be looked at.
+    is_called: AtomicBool,
     filled: Notify,
+    limits: OutboxLimits,
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +79,19 @@ pub(crate) enum Next {
     Close(Disconnect),
 }
 
+/// What was taken out of a queue.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) n_messages: u64,
+    /// Whether more may be there already.
+    pub(crate) has_more: bool,
+    /// The connection is to be closed: nothing was left to take.
+    pub(crate) close: Option<Disconnect>,
+}
+
 impl Outbox {
     pub(crate) fn new(limits: OutboxLimits) -> Self {
-        Self { queue: Mutex::default(), limits, filled: Notify::new() }
+        Self { queue: Mutex::default(), is_called: AtomicBool::new(false), filled: Notify::new(), limits }
     }
 
     /// Queues a message. Returns whether the connection still takes any.
@@ -136,17 +151,33 @@ impl Outbox {
         self.filled.notified().await;
     }
 
-    /// Has [`Self::filled`] resolve.
-    pub(crate) fn wake(&self) {
+    /// Has [`Self::filled`] resolve, for something beside the queue.
+    pub(crate) fn call(&self) {
+        self.is_called.store(true, Ordering::Release);
         self.filled.notify_one();
+    }
+
+    /// Whether [`Self::call`] was used since this was asked last.
+    pub(crate) fn was_called(&self) -> bool {
+        // Nearly always it was not: then nothing is written, and the line of the cache stays where it is.
+        self.is_called.load(Ordering::Acquire) && self.is_called.swap(false, Ordering::AcqRel)
     }
 
     /// What is to be written now, if anything.
     pub(crate) fn try_next(&self) -> Option<Next> {
-        let mut queue = self.lock();
         let mut lines = Vec::new();
-        let mut n_bytes = 0;
-        while lines.len() < MESSAGES_PER_WRITE_MAX && n_bytes < WRITE_BYTES_MAX {
+        let taken = self.take(|line| lines.push(line));
+        match taken.close {
+            Some(disconnect) => Some(Next::Close(disconnect)),
+            None => (!lines.is_empty()).then_some(Next::Write(lines)),
+        }
+    }
+
+    /// Takes what one write takes along.
+    pub(crate) fn take(&self, mut each: impl FnMut(Line)) -> Taken {
+        let mut queue = self.lock();
+        let (mut n_messages, mut n_bytes) = (0, 0);
+        while n_messages < MESSAGES_PER_WRITE_MAX && n_bytes < WRITE_BYTES_MAX {
             let Some(Entry::Ready(..)) = queue.entries.front() else { break };
             let Some(Entry::Ready(budget, line)) = queue.entries.pop_front() else { break };
             match budget {
@@ -154,17 +185,17 @@ impl Outbox {
                 Budget::State => queue.state_bytes -= line.len(),
             }
             n_bytes += line.len();
-            lines.push(line);
+            n_messages += 1;
+            each(line);
         }
-        if queue.entries.is_empty() && queue.entries.capacity() > MESSAGES_PER_WRITE_MAX {
+        if queue.entries.is_empty() && queue.entries.capacity() > ENTRIES_KEPT_MAX {
             // An idle connection keeps no memory for busier times.
             queue.entries = VecDeque::new();
         }
-        match (lines.is_empty(), &queue.close) {
-            (false, _) => Some(Next::Write(lines)),
-            (true, Some(disconnect)) => Some(Next::Close(disconnect.clone())),
-            (true, None) => None,
-        }
+        let close = if n_messages == 0 { queue.close.clone() } else { None };
+        let has_more =
+            matches!(queue.entries.front(), Some(Entry::Ready(..))) || (queue.close.is_some() && close.is_none());
+        Taken { n_messages: n_messages as u64, has_more, close }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

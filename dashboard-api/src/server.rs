@@ -22,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use metrics::{counter, gauge};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -39,6 +39,33 @@ const HTTP2: &[u8] = b"h2";
 const HTTP2_STREAMS_MAX: u32 = 128;
 /// After an error of the listener (too many open files, for example) it waits so long before it accepts again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections that may wait to be accepted: a whole company comes back at once when its network does. One more is heard
+/// only when it asks again, a second or more later. The kernel has a bound of its own, `net.core.somaxconn`.
+const WAITING_MAX: u32 = 16_384;
+
+/// Listens at `HOST:PORT`, with room for many who come at once.
+///
+/// # Errors
+/// If there is no such address, or somebody listens there already.
+pub async fn listen(address: &str) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no address");
+    for address in tokio::net::lookup_host(address).await? {
+        match listen_at(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A node that starts again does not wait for the connections of its last life.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(WAITING_MAX)
+}
 
 /// Address of the other end of the connection; every request carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +140,7 @@ async fn accept(listener: &TcpListener, shared: &Arc<Shared>, connections: &Task
             tracing::debug!(%error, "TCP_NODELAY cannot be set");
         }
         let shared = Arc::clone(shared);
-        let stream = Counted { stream, _place: place };
+        let stream = Placed { stream, _place: place };
         connections.spawn(async move { connection(stream, address, &shared).await });
     }
 }
@@ -126,7 +153,7 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: Counted, address: SocketAddr, shared: &Shared) {
+async fn connection(stream: Placed, address: SocketAddr, shared: &Shared) {
     let Some(certificate) = &shared.certificate else {
         return serve_http1(stream, address, shared).await;
     };
@@ -222,18 +249,18 @@ fn ended(outcome: Result<(), hyper::Error>, address: SocketAddr) {
 }
 
 /// A connection with its place among those of its address: it keeps it when it becomes a WebSocket.
-struct Counted {
+pub(crate) struct Placed {
     stream: TcpStream,
     _place: Place,
 }
 
-impl AsyncRead for Counted {
+impl AsyncRead for Placed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl AsyncWrite for Counted {
+impl AsyncWrite for Placed {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -307,6 +334,19 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn many_may_come_at_once() {
+        // What the kernel allows, if that is less.
+        let text = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap_or_default();
+        let n_clients = text.trim().parse().unwrap_or(128).min(1_500);
+        let listener = listen("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it listens");
+        let coming: Vec<_> = (0..n_clients).map(|_| TcpStream::connect(address)).collect();
+        // Nobody is accepted yet. Whoever finds no room asks again after a second, in vain.
+        let come = tokio::time::timeout(Duration::from_secs(20), futures::future::try_join_all(coming)).await;
+        assert_eq!(come.expect("there is room for all").expect("nobody is refused").len(), n_clients);
+    }
 
     #[test]
     fn an_address_has_so_many_places() {

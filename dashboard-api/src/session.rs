@@ -138,11 +138,14 @@ impl Session {
         }
     }
 
-    /// Carries out the orders that came from outside.
-    pub(crate) fn on_wake(&mut self) {
+    /// Carries out the orders that came from outside. Returns whether there were any.
+    pub(crate) fn on_wake(&mut self) -> bool {
+        if !self.outbox().was_called() {
+            return false;
+        }
         for order in self.handle.take_orders() {
             if self.outbox().closing().is_some() {
-                return;
+                break;
             }
             match order {
                 Order::Frame(bytes) => self.on_frame(&bytes),
@@ -151,6 +154,7 @@ impl Session {
                 Order::CheckAgain => self.check_again(),
             }
         }
+        true
     }
 
     /// When [`Self::on_deadline`] is to be called, if the session is not touched before.

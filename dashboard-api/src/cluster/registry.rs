@@ -108,7 +108,7 @@ impl Handle {
         }
         orders.push(order);
         drop(orders);
-        self.outbox.wake();
+        self.outbox.call();
         true
     }
 

@@ -10,10 +10,26 @@ pub(crate) mod frame;
 pub(crate) mod stream;
 pub(crate) mod websocket;
 
-use metrics::{counter, gauge};
+use std::sync::LazyLock;
+
+use metrics::{Counter, counter, gauge};
 
 use crate::cluster::registry::Transport;
 use crate::protocol::Disconnect;
+
+/// What is counted with every message. Looked up once, since finding a counter by its name costs as much as a message.
+pub(crate) static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
+    messages_sent: counter!("api_messages_sent_total"),
+    sent_bytes: counter!("api_sent_bytes_total"),
+    frames_received: counter!("api_frames_received_total"),
+});
+
+/// Counters of messages.
+pub(crate) struct Meters {
+    pub(crate) messages_sent: Counter,
+    pub(crate) sent_bytes: Counter,
+    pub(crate) frames_received: Counter,
+}
 
 /// Counts a connection as long as it lives.
 pub(crate) struct Counted(Transport);

@@ -10,7 +10,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use metrics::counter;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,7 +21,7 @@ use crate::protocol::message::{DisconnectPush, Push, Reply};
 use crate::protocol::{Disconnect, Encoding, Line, frame};
 use crate::session::Session;
 use crate::state::AppState;
-use crate::transport::{Counted, count_disconnect};
+use crate::transport::{Counted, METERS, count_disconnect};
 
 /// Writes that may be on their way to one client.
 const CHUNKS_MAX: usize = 1;
@@ -169,9 +168,9 @@ async fn run(
     loop {
         match outbox.try_next() {
             Some(Next::Write(lines)) => {
-                counter!("api_messages_sent_total").increment(lines.len() as u64);
+                METERS.messages_sent.increment(lines.len() as u64);
                 let chunk = framing.chunk(&lines);
-                counter!("api_sent_bytes_total").increment(chunk.len() as u64);
+                METERS.sent_bytes.increment(chunk.len() as u64);
                 match timeout(write_timeout, sender.send(chunk)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Disconnect::CLOSED_BY_PEER,
@@ -188,7 +187,9 @@ async fn run(
             None => {
                 let deadline = session.next_deadline().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
                 tokio::select! {
-                    () = outbox.filled() => session.on_wake(),
+                    () = outbox.filled() => {
+                        session.on_wake();
+                    }
                     () = sleep_until(deadline) => session.on_deadline(Instant::now()),
                     () = sender.closed() => return Disconnect::CLOSED_BY_PEER,
                 }

@@ -18,20 +18,19 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, Bytes};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use metrics::counter;
 use sha1::{Digest, Sha1};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::cluster::registry::Transport;
-use crate::outbox::{Next, Outbox};
+use crate::outbox::{Outbox, Taken};
 use crate::problem::Problem;
 use crate::protocol::{Disconnect, Encoding};
+use crate::server::Placed;
 use crate::session::Session;
 use crate::state::AppState;
 use crate::transport::frame::{self, Decoder, Event};
-use crate::transport::{Counted, count_disconnect};
+use crate::transport::{Counted, METERS, count_disconnect};
 
 /// Subprotocol of the JSON form, for clients that name it.
 const JSON_SUBPROTOCOL: &str = "centrifuge-json";
@@ -49,6 +48,8 @@ const READ_BYTES_MAX: usize = 64 << 10;
 const SLICES_PER_WRITE_MAX: usize = 64;
 /// Control frames that may wait behind a slow write; further pings go unanswered.
 const WAITING_BUFFERS_MAX: usize = 256;
+/// So often in a row the queue may come before the socket.
+const FILLINGS_MAX: usize = 16;
 /// A deadline for sessions that have none.
 const FAR_AWAY: Duration = Duration::from_secs(3600);
 
@@ -75,7 +76,7 @@ pub(crate) async fn connect(State(state): State<AppState>, mut request: Request)
     tokio::spawn(tracker.track_future(async move {
         match upgrade.await {
             // Without the boxes of the server around it, where it is a plain socket.
-            Ok(upgraded) => match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(upgraded) => match upgraded.downcast::<TokioIo<Placed>>() {
                 Ok(parts) => serve(parts.io.into_inner(), parts.read_buf, state, encoding).await,
                 Err(upgraded) => serve(TokioIo::<Upgraded>::new(upgraded), Bytes::new(), state, encoding).await,
             },
@@ -94,7 +95,7 @@ pub(crate) async fn connect(State(state): State<AppState>, mut request: Request)
 }
 
 /// The proof that the handshake was understood; `None` if it is none.
-fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn accept_key(headers: &HeaderMap) -> Option<HeaderValue> {
     let has = |name, wanted: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
@@ -188,6 +189,33 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         })
     }
 
+    /// Takes what the next write takes along.
+    fn take(&mut self, outbox: &Outbox) -> Taken {
+        let taken = outbox.take(|line| {
+            let starts = std::iter::once(true).chain(std::iter::repeat(false));
+            self.writing.extend(line.framed().cloned().zip(starts));
+        });
+        if taken.n_messages > 0 {
+            METERS.messages_sent.increment(taken.n_messages);
+        }
+        taken
+    }
+
+    /// Writes as much as goes out without waiting. Returns whether the peer is still there.
+    async fn write_now(&mut self) -> bool {
+        poll_fn(|cx| {
+            while !self.writing.is_empty() {
+                match self.poll_write(cx) {
+                    Poll::Ready(Ok(0)) | Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Ready(Ok(n_bytes)) => self.written(n_bytes),
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(true)
+        })
+        .await
+    }
+
     fn decode(&mut self, bytes: &[u8]) -> Progress {
         let mut events = Vec::new();
         match self.decoder.decode(bytes, &mut events) {
@@ -210,7 +238,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
     }
 
     fn written(&mut self, mut n_bytes: usize) {
-        counter!("api_sent_bytes_total").increment(n_bytes as u64);
+        METERS.sent_bytes.increment(n_bytes as u64);
         while n_bytes > 0 {
             let Some((front, is_start)) = self.writing.front_mut() else { return };
             if front.len() > n_bytes {
@@ -269,39 +297,47 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             let progress = self.socket.decode(&first);
             self.on_progress(progress);
         }
-        let mut sleep = pin!(sleep_until(self.deadline(None)));
+        let mut session_due = self.session.next_deadline();
         // When the write under way must have got on.
         let mut write_due: Option<Instant> = None;
+        let mut sleep = pin!(sleep_until(earlier(session_due, write_due)));
+        let mut n_fillings = 0;
         loop {
+            let mut has_more = false;
             if self.socket.writing.is_empty() {
-                write_due = None;
-                match outbox.try_next() {
-                    Some(Next::Write(lines)) => {
-                        counter!("api_messages_sent_total").increment(lines.len() as u64);
-                        for line in &lines {
-                            let starts = std::iter::once(true).chain(std::iter::repeat(false));
-                            self.socket.writing.extend(line.framed().cloned().zip(starts));
-                        }
-                    }
-                    Some(Next::Close(disconnect)) => {
-                        self.socket.close(&disconnect).await;
-                        return disconnect;
-                    }
-                    None => {}
+                let taken = self.socket.take(&outbox);
+                if let Some(disconnect) = taken.close {
+                    self.socket.close(&disconnect).await;
+                    return disconnect;
                 }
+                // Nearly always everything goes out at once; only what stays behind needs a deadline.
+                if !self.socket.writing.is_empty() && !self.socket.write_now().await {
+                    return outbox.closing().unwrap_or(Disconnect::CLOSED_BY_PEER);
+                }
+                has_more = taken.has_more && self.socket.writing.is_empty();
             } else if outbox.closing() == Some(Disconnect::SLOW) {
                 // Stop waiting for it. The frame begun is finished before the close frame.
                 self.socket.drop_unwritten();
                 self.socket.close(&Disconnect::SLOW).await;
                 return Disconnect::SLOW;
             }
-            if !self.socket.writing.is_empty() && write_due.is_none() {
-                write_due = Some(Instant::now() + self.write_timeout);
+            match self.socket.writing.is_empty() {
+                true => write_due = None,
+                false => drop(write_due.get_or_insert_with(|| Instant::now() + self.write_timeout)),
             }
-            reset(sleep.as_mut(), self.deadline(write_due));
+            reset(sleep.as_mut(), earlier(session_due, write_due));
+            let takes_turns = n_fillings >= FILLINGS_MAX;
+            // The queue first: it is what most often wakes a connection, and looking at a socket costs more.
             tokio::select! {
                 biased;
+                () = outbox.filled(), if !takes_turns => {
+                    n_fillings += 1;
+                    if self.session.on_wake() {
+                        session_due = self.session.next_deadline();
+                    }
+                }
                 progress = poll_fn(|cx| self.socket.poll(cx)) => {
+                    n_fillings = 0;
                     if matches!(progress, Progress::Wrote) {
                         write_due = None;
                     }
@@ -309,8 +345,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                         return outbox.closing().unwrap_or(Disconnect::CLOSED_BY_PEER);
                     }
                     self.on_progress(progress);
+                    session_due = self.session.next_deadline();
                 }
-                () = outbox.filled() => self.session.on_wake(),
                 () = sleep.as_mut() => {
                     let now = Instant::now();
                     if write_due.is_some_and(|due| due <= now) {
@@ -318,14 +354,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                         return Disconnect::WRITE_ERROR;
                     }
                     self.session.on_deadline(now);
+                    session_due = self.session.next_deadline();
                 }
+                () = std::future::ready(()), if has_more || takes_turns => n_fillings = 0,
             }
         }
-    }
-
-    fn deadline(&self, write_due: Option<Instant>) -> Instant {
-        let session = self.session.next_deadline();
-        [session, write_due].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FAR_AWAY)
     }
 
     fn on_progress(&mut self, progress: Progress) {
@@ -345,7 +378,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     }
 
     fn on_event(&mut self, event: Event) {
-        counter!("api_frames_received_total").increment(1);
+        METERS.frames_received.increment(1);
         match (event, self.encoding) {
             (Event::Text(frame), Encoding::Json) | (Event::Binary(frame), Encoding::Protobuf) => {
                 self.session.on_frame(&frame);
@@ -358,6 +391,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
             (Event::Close, _) => self.session.outbox().close(Disconnect::CLOSED_BY_PEER),
         }
     }
+}
+
+/// The earlier of two deadlines.
+fn earlier(session_due: Option<Instant>, write_due: Option<Instant>) -> Instant {
+    [session_due, write_due].into_iter().flatten().min().unwrap_or_else(|| Instant::now() + FAR_AWAY)
 }
 
 /// Moves a timer, if that makes a difference.
