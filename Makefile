@@ -13,7 +13,7 @@ BINARY := $(TARGET)/$(if $(filter release,$(PROFILE)),release,debug)/andon
 WEB := dashboard-api/web
 WEB_SOURCES := $(shell find $(WEB) -path $(WEB)/node_modules -prune -o -path $(WEB)/dist -prune -o -type f -print 2>/dev/null)
 
-.PHONY: help demo test soak bench flink lint fmt build web clean
+.PHONY: help demo test soak bench fuzz flink lint fmt build web clean
 
 help: ## Lists the commands.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,13 +38,16 @@ test: ## Runs every test there is; the last line says how many passed, failed an
 	@deploy/dev/setup.sh test
 	@TARGET=$(TARGET) deploy/dev/test.sh
 
-soak: ## Kills engine and broker 200 times under load, then random queries under changes and kills, watching memory, for MINUTES=60.
+soak: ## Kills engine and broker 200 times under load, then random queries under changes and kills, and clients that come and go at live servers, watching memory, for MINUTES=60.
 	@deploy/dev/setup.sh test
 	@deploy/dev/soak.sh $(or $(MINUTES),60)
 
-bench: ## Measures throughput and latency on the local log and on Kafka; see docs/benchmarks.md.
+bench: ## Measures throughput and latency on the local log and on Kafka, and the live server beside others; see docs/benchmarks.md.
 	@deploy/dev/setup.sh test
 	@BENCH_PROFILE=$(BENCH_PROFILE) deploy/dev/bench.sh $(BENCH_FLAGS)
+
+fuzz: ## Fuzzes the decoders that face the network, SECONDS=60 each.
+	@deploy/dev/fuzz.sh $(or $(SECONDS),60)
 
 flink: ## Runs NEXMark and six figures on Andon and on Apache Flink, and compares; see docs/benchmarks.md. FLINK_FLAGS="events=1000000".
 	@deploy/dev/setup.sh flink

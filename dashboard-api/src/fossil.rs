@@ -85,44 +85,44 @@ fn checksum(bytes: &[u8]) -> u32 {
     })
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    /// Applies a delta, as a client does.
-    pub(crate) fn apply(old: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
-        let mut at = 0;
-        let number = |at: &mut usize| {
-            let mut number = 0_usize;
-            while let Some(digit) = delta.get(*at).and_then(|b| DIGITS.iter().position(|d| d == b)) {
-                number = number * 64 + digit;
-                *at += 1;
-            }
-            number
-        };
-        let length = number(&mut at);
+/// Applies a delta, as a client does; `None` if it does not fit.
+pub(crate) fn apply(old: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
+    let mut at = 0;
+    let number = |at: &mut usize| {
+        let mut number = 0_usize;
+        while let Some(digit) = delta.get(*at).and_then(|b| DIGITS.iter().position(|d| d == b)) {
+            number = number.saturating_mul(64).saturating_add(digit);
+            *at += 1;
+        }
+        number
+    };
+    let length = number(&mut at);
+    at += 1;
+    let mut out = Vec::new();
+    loop {
+        let n = number(&mut at);
+        let operator = *delta.get(at)?;
         at += 1;
-        let mut out = Vec::new();
-        loop {
-            let n = number(&mut at);
-            let operator = *delta.get(at)?;
-            at += 1;
-            match operator {
-                b'@' => {
-                    let offset = number(&mut at);
-                    at += 1;
-                    out.extend_from_slice(old.get(offset..offset + n)?);
-                }
-                b':' => {
-                    out.extend_from_slice(delta.get(at..at + n)?);
-                    at += n;
-                }
-                b';' => return (out.len() == length && n == checksum(&out) as usize).then_some(out),
-                _ => return None,
+        match operator {
+            b'@' => {
+                let offset = number(&mut at);
+                at += 1;
+                out.extend_from_slice(old.get(offset..offset.checked_add(n)?)?);
             }
+            b':' => {
+                out.extend_from_slice(delta.get(at..at.checked_add(n)?)?);
+                at += n;
+            }
+            b';' => return (out.len() == length && n == checksum(&out) as usize).then_some(out),
+            _ => return None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_small_change_makes_a_small_delta() {

@@ -38,7 +38,7 @@ const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// The parameters of all methods together; each reads its own.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Parameters {
+pub(crate) struct Parameters {
     channel: String,
     channels: Vec<String>,
     data: Option<Box<RawValue>>,
@@ -60,6 +60,16 @@ struct Parameters {
     commands: Vec<Value>,
 }
 
+impl Parameters {
+    /// Reads a call's body.
+    ///
+    /// # Errors
+    /// If it is not JSON of the form.
+    pub(crate) fn parse(body: &[u8]) -> serde_json::Result<Self> {
+        if body.is_empty() { Ok(Self::default()) } else { serde_json::from_slice(body) }
+    }
+}
+
 #[derive(Debug, Deserialize)]
 struct DisconnectParameter {
     code: u32,
@@ -69,7 +79,7 @@ struct DisconnectParameter {
 
 /// An error in an answer.
 #[derive(Debug, Serialize)]
-struct ApiError {
+pub(crate) struct ApiError {
     code: u32,
     message: &'static str,
 }
@@ -89,8 +99,7 @@ pub(crate) async fn call(State(state): State<AppState>, Path(method): Path<Strin
     let Ok(body) = to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
-    let parameters = if body.is_empty() { Ok(Parameters::default()) } else { serde_json::from_slice(&body) };
-    let answer = match parameters {
+    let answer = match Parameters::parse(&body) {
         Ok(parameters) => run(&state, &method, parameters).await,
         Err(_) => error(ErrorCode::BAD_REQUEST.into()),
     };
@@ -197,7 +206,7 @@ fn error(error: ApiError) -> Value {
     json!({ "error": error })
 }
 
-fn payload_of(parameters: &Parameters) -> Result<Bytes, ApiError> {
+pub(crate) fn payload_of(parameters: &Parameters) -> Result<Bytes, ApiError> {
     match &parameters.data {
         Some(data) => Ok(payload::one_line(&Bytes::copy_from_slice(data.get().as_bytes()))),
         None if !parameters.b64data.is_empty() => {

@@ -12,6 +12,8 @@ pub mod ddl;
 pub mod decode;
 mod epoch;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod log;
 pub mod table;
 

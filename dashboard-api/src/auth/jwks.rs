@@ -140,7 +140,7 @@ impl KeySet {
 }
 
 /// A set without the keys of forms that are not known, as the standard asks for.
-fn tolerant_set(body: &[u8]) -> Result<JwkSet, serde_json::Error> {
+pub(crate) fn tolerant_set(body: &[u8]) -> Result<JwkSet, serde_json::Error> {
     #[derive(serde::Deserialize)]
     struct Set {
         keys: Vec<serde_json::Value>,

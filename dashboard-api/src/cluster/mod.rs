@@ -209,7 +209,7 @@ impl Cluster {
     }
 
     /// Applies a message; `at` is its place in the common order, if there is one.
-    fn apply(&self, envelope: Envelope, at: Option<u64>) -> Result<Position, ErrorCode> {
+    pub(crate) fn apply(&self, envelope: Envelope, at: Option<u64>) -> Result<Position, ErrorCode> {
         let is_own = *envelope.node == *self.node;
         if let Some(publish) = envelope.publish {
             return self.apply_publish(publish, at);

@@ -162,7 +162,7 @@ pub(crate) fn chain<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fossil::tests::apply;
+    use crate::fossil::apply;
     use expect_test::expect;
 
     fn publication(data: String, offset: u64) -> Publication {

@@ -12,7 +12,7 @@ mod live;
 #[cfg(test)]
 mod matrix;
 mod openapi;
-mod origin;
+pub(crate) mod origin;
 mod session;
 mod sql;
 mod views;

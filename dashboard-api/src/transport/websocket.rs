@@ -293,10 +293,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
     /// Runs until the session ends, whoever ends it. Returns why it did.
     async fn run(mut self, first: Bytes) -> Disconnect {
         let outbox = Arc::clone(self.session.outbox());
-        if !first.is_empty() {
-            let progress = self.socket.decode(&first);
-            self.on_progress(progress);
-        }
+        self.begin(first);
         let mut session_due = self.session.next_deadline();
         // When the write under way must have got on.
         let mut write_due: Option<Instant> = None;
@@ -358,6 +355,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Connection<I> {
                 }
                 () = std::future::ready(()), if has_more || takes_turns => n_fillings = 0,
             }
+        }
+    }
+
+    /// Takes what came behind the handshake. It is a piece of the request's buffer, which goes with it.
+    fn begin(&mut self, first: Bytes) {
+        if !first.is_empty() {
+            let progress = self.socket.decode(&first);
+            self.on_progress(progress);
         }
     }
 
