@@ -11,4 +11,5 @@ mod proxy;
 mod rest;
 mod security;
 mod server;
+mod soak;
 mod websocket;
