@@ -137,16 +137,24 @@ impl Dialect for BoundedDialect {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::Instant;
 
-    use datafusion::sql::parser::DFParserBuilder;
+    use datafusion::common::DataFusionError;
+    use datafusion::sql::parser::{DFParserBuilder, Statement};
 
     use super::*;
 
-    fn parse(sql: &str) -> Result<String, String> {
-        let dialect = BoundedDialect::of(sql);
-        let mut parser = DFParserBuilder::new(sql).with_dialect(&dialect).build().map_err(|error| error.to_string())?;
-        parser.parse_expr().map(|parsed| parsed.expr.to_string()).map_err(|error| error.to_string())
+    /// An expression in a query, as it was read.
+    fn parse(expr: &str) -> Result<String, String> {
+        let sql = format!("SELECT {expr}");
+        let dialect = BoundedDialect::of(&sql);
+        let parsed = DFParserBuilder::new(&*sql).with_dialect(&dialect).build();
+        show(parsed.and_then(|mut parser| parser.parse_statements()))
+    }
+
+    fn show(parsed: Result<VecDeque<Statement>, DataFusionError>) -> Result<String, String> {
+        parsed.map(|statements| format!("{statements:?}")).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -178,8 +186,9 @@ mod tests {
         for sql in
             ["a ILIKE 'x%'", "x::INT", "[1, 2][1]", "a IS DISTINCT FROM b", "E'\\n'", "a['k'].b", "INTERVAL '1' DAY"]
         {
-            let general = DFParserBuilder::new(sql).build().and_then(|mut parser| parser.parse_expr());
-            assert_eq!(parse(sql).ok(), general.map(|parsed| parsed.expr.to_string()).ok(), "{sql}");
+            let text = format!("SELECT {sql}");
+            let general = DFParserBuilder::new(&*text).build().and_then(|mut parser| parser.parse_statements());
+            assert_eq!(parse(sql).ok(), show(general).ok(), "{sql}");
         }
     }
 }
