@@ -169,12 +169,9 @@ impl Changed {
         }
     }
 
-    /// The pairs (see [`unpair`]) that were noted, in order.
+    /// The pairs (see [`unpair`]) that were noted, in no order.
     pub(crate) fn take(&mut self) -> Vec<RowBytes> {
-        let mut all: Vec<RowBytes> =
-            self.0.as_mut().map(|known| known.drain().map(|(name, _)| name).collect()).unwrap_or_default();
-        all.sort_unstable();
-        all
+        self.0.as_mut().map(|known| known.drain().map(|(name, _)| name).collect()).unwrap_or_default()
     }
 }
 
@@ -215,7 +212,8 @@ mod tests {
                 _ => changed.note(b"k", below),
             }
         }
-        let left = changed.take();
+        let mut left = changed.take();
+        left.sort_unstable();
         let names = left.iter().map(|name| std::str::from_utf8(unpair(name).expect("a pair").1).expect("letters"));
         assert_eq!(names.collect::<Vec<_>>().join(" "), expected, "{notes}");
         assert!(changed.take().is_empty());

@@ -4,7 +4,8 @@
 //! a place in a batch, in two logs, in a table in memory and in every compaction.
 //!
 //! An entry is: length of the key (u32), length of the value (u32; `u32::MAX` if the entry is deleted), key, value.
-//! A later entry overrides an earlier one of its key.
+//! A later entry overrides an earlier one of its key. A segment is compressed once, here, and not again wherever the store
+//! moves it.
 
 use bytes::{BufMut, Bytes};
 
@@ -40,7 +41,7 @@ impl Packed {
         }
         self.n_entries += 1;
         if self.last.len() >= SEGMENT_BYTES {
-            self.full.push(Bytes::from(std::mem::take(&mut self.last)));
+            self.full.push(compressed(&std::mem::take(&mut self.last)));
         }
     }
 
@@ -56,10 +57,14 @@ impl Packed {
     /// All segments.
     pub(crate) fn into_segments(mut self) -> Vec<Bytes> {
         if !self.last.is_empty() {
-            self.full.push(Bytes::from(self.last));
+            self.full.push(compressed(&self.last));
         }
         self.full
     }
+}
+
+fn compressed(entries: &[u8]) -> Bytes {
+    Bytes::from(lz4_flex::compress_prepend_size(entries))
 }
 
 /// Nothing that is kept in memory is as long as 4 GB: Arrow's own columns end before.
@@ -67,8 +72,9 @@ fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).ok().filter(|n| *n != DELETED).expect("an entry is shorter than 4 GB")
 }
 
-/// The entries of a segment in order; `None` if it is cut off somewhere.
-pub(crate) fn unpack(segment: &Bytes) -> Option<Vec<(Bytes, Option<Bytes>)>> {
+/// The entries of a segment in order; `None` if it is damaged.
+pub(crate) fn unpack(segment: &[u8]) -> Option<Vec<(Bytes, Option<Bytes>)>> {
+    let segment = Bytes::from(lz4_flex::decompress_size_prepended(segment).ok()?);
     let mut entries = Vec::new();
     let mut at = 0;
     while at < segment.len() {
@@ -106,7 +112,8 @@ mod tests {
         let lengths = entries.iter().map(|(key, value)| (key.len(), value.as_ref().map(Bytes::len)));
         let half = long.len() + 1;
         assert_eq!(lengths.collect::<Vec<_>>(), [(1, Some(half)), (0, Some(0)), (1, Some(half)), (1, None)]);
-        assert!(unpack(&segments[0].slice(..segments[0].len() - 1)).is_none());
-        assert!(unpack(&segments[0].slice(..3)).is_none());
+        assert!(unpack(&segments[0][..segments[0].len() - 1]).is_none());
+        assert!(unpack(&segments[0][..3]).is_none());
+        assert!(unpack(&compressed(b"\0\0\0\x09\0\0\0\0short")).is_none());
     }
 }

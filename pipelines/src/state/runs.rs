@@ -125,7 +125,7 @@ impl StateStore {
     async fn segment(&self, prefix: &[u8], no: u64, part: u32) -> Result<Vec<(Bytes, Option<Bytes>)>, StateError> {
         let key = segment_key(prefix, no, part);
         let segment = self.get(&key).await?.ok_or_else(|| self.damaged("a segment is missing"))?;
-        unpack(&segment).ok_or_else(|| self.damaged("a segment is cut off"))
+        unpack(&segment).ok_or_else(|| self.damaged("a segment is damaged"))
     }
 
     /// Calls `each` with the key and value of every entry of a space, each key once, in no order.
@@ -157,7 +157,7 @@ impl StateStore {
         let newest_first = runs.runs.iter().rev().flat_map(|run| (0..run.parts).rev().map(|part| (run.no, part)));
         for place in newest_first {
             let segment = found.remove(&place).ok_or_else(|| self.damaged("a segment is missing"))?;
-            let entries = unpack(&segment).ok_or_else(|| self.damaged("a segment is cut off"))?;
+            let entries = unpack(&segment).ok_or_else(|| self.damaged("a segment is damaged"))?;
             for (key, value) in entries.into_iter().rev() {
                 match (met.insert(key.clone()), value) {
                     (true, Some(value)) => each(key, value)?,

@@ -30,7 +30,7 @@ use futures::StreamExt;
 use model::{Offsets, SourceTable, TableWatermark};
 use serde::{Deserialize, Serialize};
 use slatedb::config::{
-    CompactionWorkerOptions, CompactorOptions, CompressionCodec, DbReaderOptions, ScanOptions, Settings,
+    CompactionWorkerOptions, CompactorOptions, DbReaderOptions, ScanOptions, Settings,
 };
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::local::LocalFileSystem;
@@ -171,7 +171,6 @@ impl StateStore {
         let (objects, path) = object_store(place).map_err(failed)?;
         answers(&*objects, &path).await.map_err(failed)?;
         let worker = CompactionWorkerOptions {
-            compression_codec: Some(CompressionCodec::Lz4),
             min_filter_keys: u32::MAX,
             ..CompactionWorkerOptions::default()
         };
@@ -179,7 +178,6 @@ impl StateStore {
             flush_interval: Some(FLUSH_INTERVAL),
             l0_sst_size_bytes: MEMTABLE_BYTES,
             max_unflushed_bytes: UNFLUSHED_BYTES_MAX,
-            compression_codec: Some(CompressionCodec::Lz4),
             // Filters serve reads of single keys, and there are none but of the few entries in front.
             min_filter_keys: u32::MAX,
             compactor_options: Some(CompactorOptions { worker: Some(worker), ..CompactorOptions::default() }),
