@@ -176,7 +176,7 @@ mod tests {
                 the configuration has 3 problem(s):
                   - unknown section [kafak]; known: log, kafka, source, views, rules, ingest, engine, state, alerting, api, database, telemetry
                   - invalid type: found string "many", expected usize for key "default.epoch_records_max.ingest" in TOML source string
-                  - unknown field: found `clok`, expected ``clock` or `sql_poll_ms`` for key "default.clok.engine" in TOML source string"#]],
+                  - unknown field: found `clok`, expected `one of `clock`, `sql_poll_ms`, `shards`` for key "default.clok.engine" in TOML source string"#]],
         );
         check(
             "[source]\npack = \"nav\"\n[api]\nlisten = \"nonsense\"\n[ingest]\nepoch_records_max = 0\n[database]\nurl = \"mysql://x\"",
