@@ -101,15 +101,13 @@ async fn a_slow_reader_is_cut_off_and_nobody_else() {
     });
     for epoch in 1..=200 {
         feeder.large_epoch(epoch, 100_000).await;
-        if epoch % 2 == 0 {
-            eventually("the server has read it", async || {
-                let body = server.get("/api/v1/views").await.1;
-                let has_read = body.contains(&format!(r#""epoch":{epoch},"#));
-                // On a busy machine the quick one needs its time too.
-                (has_read && n_read.load(Ordering::Relaxed) + 2 >= epoch).then_some(())
-            })
-            .await;
-        }
+        eventually("the server has read it", async || {
+            let body = server.get("/api/v1/views").await.1;
+            let has_read = body.contains(&format!(r#""epoch":{epoch},"#));
+            // On a busy machine the quick one needs its time too: no more waits for it than its queue has room for.
+            (has_read && n_read.load(Ordering::Relaxed) + 1 >= epoch).then_some(())
+        })
+        .await;
     }
     reading.await.unwrap();
     let (messages, close) = read_to_end(&mut slow).await;
