@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use super::refusal::Refusal;
 
 /// Functions that Flink does not have, and what has the same meaning on both.
-const FOREIGN: [(&str, &str); 34] = [
+const FOREIGN: [(&str, &str); 46] = [
     ("date_trunc", "write FLOOR(ts TO HOUR)"),
     ("date_bin", "write FLOOR(ts TO HOUR), or FROM TABLE(TUMBLE(…))"),
     ("date_part", "write EXTRACT(HOUR FROM ts)"),
@@ -25,6 +25,18 @@ const FOREIGN: [(&str, &str); 34] = [
     ("string_agg", "write LISTAGG(x, ',')"),
     ("bool_or", "write MAX(CASE WHEN x THEN 1 ELSE 0 END) = 1"),
     ("bool_and", "write MIN(CASE WHEN x THEN 1 ELSE 0 END) = 1"),
+    ("percentile_disc", "write PERCENTILE(x, 0.5) on Flink, which lies between two values"),
+    ("quantile_cont", "write PERCENTILE(x, 0.5) on Flink"),
+    ("quantile_disc", "write PERCENTILE(x, 0.5) on Flink, which lies between two values"),
+    ("mode", "count by value, and take the first by ROW_NUMBER"),
+    ("arg_max", "take the first row by ROW_NUMBER"),
+    ("arg_min", "take the first row by ROW_NUMBER"),
+    ("max_by", "take the first row by ROW_NUMBER"),
+    ("min_by", "take the first row by ROW_NUMBER"),
+    ("count_if", "write COUNT(*) FILTER (WHERE x)"),
+    ("group_concat", "write LISTAGG(x, ',')"),
+    ("list", "write ARRAY_AGG(x)"),
+    ("epoch", "write UNIX_TIMESTAMP(CAST(ts AS STRING))"),
     ("approx_distinct", "write APPROX_COUNT_DISTINCT(x)"),
     ("median", "write PERCENTILE(x, 0.5) on Flink"),
     ("nvl", "write COALESCE(a, b)"),
@@ -195,6 +207,13 @@ impl Visitor for Linter {
                     | BinaryOperator::PGRegexNotIMatch,
                 ..
             } => self.warn(expr.span(), "Flink has no ~", "write REGEXP(text, pattern)"),
+            Expr::BinaryOp { op: BinaryOperator::Arrow | BinaryOperator::LongArrow, .. } => {
+                self.warn(
+                    expr.span(),
+                    "Flink has no ->",
+                    "write JSON_VALUE(text, '$.name') or JSON_QUERY(text, '$.name')",
+                );
+            }
             Expr::Interval(interval) if interval.leading_field.is_none() => {
                 self.warn(expr.span(), "Flink wants an interval's unit outside the quotes", "write INTERVAL '1' DAY");
             }

@@ -252,25 +252,8 @@ impl Grammar<'_> {
         }
         let d = depth.saturating_sub(1);
         match self.rng.random_range(0..11) {
-            9 => {
-                self.uses("similar to");
-                let a = self.value(scope, Type::Text, d);
-                let pattern = self.one(&["a%", "%(b|x)%", "_+", "[a-c]*", "(ab|b)_"]);
-                format!("{a} {}SIMILAR TO '{pattern}'", self.one(&["", "NOT "]))
-            }
-            10 => {
-                self.uses("row comparison");
-                let (s, t) =
-                    (self.present(scope, &[Type::Int, Type::Text]), self.present(scope, &[Type::Date, Type::Int]));
-                let (a, b) = (self.value(scope, s, 0), self.value(scope, t, 0));
-                let (c, e) = (self.value(scope, s, 0), self.literal(t));
-                match self.chance(0.3) {
-                    true => {
-                        format!("({a}, {b}) {}IN (({c}, {e}), ({}, {e}))", self.one(&["", "NOT "]), self.literal(s))
-                    }
-                    false => format!("({a}, {b}) {} ({c}, {e})", self.one(&["=", "<>", "<", ">="])),
-                }
-            }
+            9 => self.similar(scope, d),
+            10 => self.row_comparison(scope),
             0 => {
                 let column = self.plain_column(scope);
                 self.uses("is null");
@@ -317,6 +300,26 @@ impl Grammar<'_> {
                 let b = if self.chance(0.5) { self.literal(ty) } else { self.value(scope, ty, d) };
                 format!("{a} {} {b}", self.one(&["=", "<>", "<", "<=", ">", ">=", "<>", ">="]))
             }
+        }
+    }
+
+    fn similar(&mut self, scope: &[Column], d: usize) -> String {
+        self.uses("similar to");
+        let a = self.value(scope, Type::Text, d);
+        let pattern = self.one(&["a%", "%(b|x)%", "_+", "[a-c]*", "(ab|b)_"]);
+        format!("{a} {}SIMILAR TO '{pattern}'", self.one(&["", "NOT "]))
+    }
+
+    fn row_comparison(&mut self, scope: &[Column]) -> String {
+        self.uses("row comparison");
+        let (s, t) = (self.present(scope, &[Type::Int, Type::Text]), self.present(scope, &[Type::Date, Type::Int]));
+        let (a, b) = (self.value(scope, s, 0), self.value(scope, t, 0));
+        let (c, e) = (self.value(scope, s, 0), self.literal(t));
+        match self.chance(0.3) {
+            true => {
+                format!("({a}, {b}) {}IN (({c}, {e}), ({}, {e}))", self.one(&["", "NOT "]), self.literal(s))
+            }
+            false => format!("({a}, {b}) {} ({c}, {e})", self.one(&["=", "<>", "<", ">="])),
         }
     }
 
@@ -387,29 +390,7 @@ impl Grammar<'_> {
                 }
             }
             20 => return self.first_or_last(scope),
-            22 => {
-                self.uses("pairs and regression");
-                let (y, x) = (self.value(scope, Type::Double, 0), self.value(scope, Type::Double, 0));
-                let function = self.one(&["corr", "covar_pop", "covar_samp", "regr_count", "regr_avgx", "regr_sxy"]);
-                let ty = if function == "regr_count" { Type::Int } else { Type::Fuzzy };
-                item(format!("{function}({y}, {x})"), ty)
-            }
-            23 => {
-                self.uses("percentile_disc and mode");
-                let (column, direction) = (self.plain_column(scope), self.one(&["ASC", "DESC"]));
-                let share = self.one(&["0.0", "0.3", "0.5", "0.9", "1.0"]);
-                let sql = match self.chance(0.5) {
-                    true => format!("percentile_disc({share}) WITHIN GROUP (ORDER BY {} {direction})", column.sql),
-                    false => format!("mode() WITHIN GROUP (ORDER BY {} {direction})", column.sql),
-                };
-                return Item { sql, ty: column.ty, wild: column.wild };
-            }
-            24 if !self.portable && self.chance(0.4) => {
-                self.uses("nth value");
-                let (column, n) = (self.plain_column(scope), self.one(&[1, 2, 5, -2]));
-                let sql = format!("nth_value({}, {n} ORDER BY {} {})", column.sql, column.sql, self.direction());
-                return Item { sql, ty: column.ty, wild: column.wild };
-            }
+            22..25 => return self.of_pairs_or_ordered(scope, kind),
             _ => self.collected(scope),
         };
         if self.chance(0.25) && !made.sql.starts_with("CAST") && made.ty != Type::List {
@@ -423,6 +404,34 @@ impl Grammar<'_> {
             _ => {}
         }
         made
+    }
+
+    fn of_pairs_or_ordered(&mut self, scope: &[Column], kind: i32) -> Item {
+        match kind {
+            22 => {
+                self.uses("pairs and regression");
+                let (y, x) = (self.value(scope, Type::Double, 0), self.value(scope, Type::Double, 0));
+                let function = self.one(&["corr", "covar_pop", "covar_samp", "regr_count", "regr_avgx", "regr_sxy"]);
+                let ty = if function == "regr_count" { Type::Int } else { Type::Fuzzy };
+                Item { sql: format!("{function}({y}, {x})"), ty, wild: false }
+            }
+            24 if !self.portable && self.chance(0.4) => {
+                self.uses("nth value");
+                let (column, n) = (self.plain_column(scope), self.one(&[1, 2, 5, -2]));
+                let sql = format!("nth_value({}, {n} ORDER BY {} {})", column.sql, column.sql, self.direction());
+                Item { sql, ty: column.ty, wild: column.wild }
+            }
+            _ => {
+                self.uses("percentile_disc and mode");
+                let (column, direction) = (self.plain_column(scope), self.one(&["ASC", "DESC"]));
+                let share = self.one(&["0.0", "0.3", "0.5", "0.9", "1.0"]);
+                let sql = match self.chance(0.5) {
+                    true => format!("percentile_disc({share}) WITHIN GROUP (ORDER BY {} {direction})", column.sql),
+                    false => format!("mode() WITHIN GROUP (ORDER BY {} {direction})", column.sql),
+                };
+                Item { sql, ty: column.ty, wild: column.wild }
+            }
+        }
     }
 
     fn first_or_last(&mut self, scope: &[Column]) -> Item {

@@ -1,7 +1,7 @@
 //! What the grammar can write.
 
 /// Every feature that must have been used when the test is over.
-pub(crate) const FEATURES: [&str; 80] = [
+pub(crate) const FEATURES: [&str; 81] = [
     "select",
     "filter rows",
     "distinct",
@@ -82,4 +82,5 @@ pub(crate) const FEATURES: [&str; 80] = [
     "nth value",
     "top n by window",
     "row comparison",
+    "as of",
 ];

@@ -265,6 +265,14 @@ impl Grammar<'_> {
         } else {
             let equals = if self.chance(0.1) { "IS NOT DISTINCT FROM" } else { "=" };
             let residual = self.residual(&scope, &right_scope, 0.3);
+            let is_table = self.tables.iter().any(|t| right.starts_with(&format!("{} AS ", t.name)));
+            if !self.portable && is_table && matches!(kind, "JOIN" | "LEFT JOIN") && self.chance(0.1) {
+                self.uses("as of");
+                let (table, alias) = right.split_once(" AS ").expect("every relation has an alias");
+                let as_of = format!("{table} FOR SYSTEM_TIME AS OF PROCTIME() AS {alias}");
+                scope.extend(right_scope);
+                return (format!("{left} {kind} {as_of} ON {a} = {b}"), scope);
+            }
             format!("{left} {kind} {right} ON {a} {equals} {b}{residual}")
         };
         scope.extend(right_scope);
