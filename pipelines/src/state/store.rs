@@ -29,9 +29,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use model::{Offsets, SourceTable, TableWatermark};
 use serde::{Deserialize, Serialize};
-use slatedb::config::{
-    CompactionWorkerOptions, CompactorOptions, DbReaderOptions, ScanOptions, Settings,
-};
+use slatedb::config::{CompactionWorkerOptions, CompactorOptions, DbReaderOptions, ScanOptions, Settings};
 use slatedb::object_store::ObjectStore;
 use slatedb::object_store::local::LocalFileSystem;
 use slatedb::{CloseReason, Db, DbReader, DbReaderMode, ErrorKind, WriteBatch};
@@ -170,10 +168,7 @@ impl StateStore {
             |source: Box<dyn std::error::Error + Send + Sync>| StateError::Open { place: place.to_owned(), source };
         let (objects, path) = object_store(place).map_err(failed)?;
         answers(&*objects, &path).await.map_err(failed)?;
-        let worker = CompactionWorkerOptions {
-            min_filter_keys: u32::MAX,
-            ..CompactionWorkerOptions::default()
-        };
+        let worker = CompactionWorkerOptions { min_filter_keys: u32::MAX, ..CompactionWorkerOptions::default() };
         let settings = Settings {
             flush_interval: Some(FLUSH_INTERVAL),
             l0_sst_size_bytes: MEMTABLE_BYTES,
