@@ -13,11 +13,11 @@ use model::{Delta, SourceEpoch, TableDelta, ViewInfo};
 use tokio::sync::oneshot;
 
 use super::{Change, Changed, Evolution, tell};
-use crate::engine::{Engine, EpochOutput, StepMode};
+use crate::engine::{Engine, EpochOutput, StepMode, ViewParts};
 use crate::error::Error;
 use crate::kept::ViewChange;
 use crate::program::Program;
-use crate::publish::{by_view, encoded};
+use crate::publish::encoded;
 
 /// Epochs that wait for the second engine. When it is further behind, the first one waits: both read the same changes,
 /// and the second computes a part of what the first does.
@@ -46,7 +46,7 @@ pub(crate) struct BuiltView {
     /// Which one it is.
     pub(crate) view: usize,
     /// Its rows, in parts.
-    pub(crate) whole: Vec<ViewChange>,
+    pub(crate) whole: ViewParts,
     /// What its topic holds, as keys and rows; `None` if nothing is known of it.
     pub(crate) held: Option<Vec<(Bytes, Option<Bytes>)>>,
 }
@@ -160,7 +160,7 @@ impl Builder {
             })
             .collect();
         engine.replace_program(next, &evolution.is_built, &evolution.fresh);
-        let mut built = by_view(engine.everything(|view| evolution.fresh[view])?);
+        let mut built = engine.everything(|view| evolution.fresh[view])?;
         let fresh = (0..now.len()).filter(|view| evolution.fresh[*view]).zip(held);
         let built = fresh
             .map(|(view, held)| BuiltView { view, whole: built.remove(&view).unwrap_or_default(), held })
@@ -186,7 +186,7 @@ fn held(
             Some(old) => {
                 let whole = engine.everything(|i| i == old)?;
                 let key = &engine.program().views[old].info.key;
-                let mut rows: Vec<_> = whole.iter().flat_map(|part| encoded(part, key)).collect();
+                let mut rows: Vec<_> = whole.values().flatten().flat_map(|part| encoded(part, key)).collect();
                 let unwritten = output.changes.iter().filter(|change| change.view == old);
                 let unwritten = unwritten.flat_map(|change| encoded(change, key));
                 rows.extend(unwritten.map(|(key, _)| (key, Some(Bytes::new()))));

@@ -5,7 +5,7 @@ mod replace;
 mod report;
 mod stored;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +24,9 @@ use crate::watermark::Watermarks;
 
 /// How far business time must move before time-dependent views are looked at again, in microseconds.
 const TICK_US: i64 = 1_000_000;
+/// A view in parts of bounded size.
+pub(crate) type ViewParts = Vec<ViewChange>;
+
 /// Rows of a view in one part of [`Engine::everything`].
 const PART_ROWS: usize = 32_768;
 /// Shortest real time between two such looks. Business time can run much faster than the wall clock, in a replay.
@@ -365,29 +368,29 @@ impl Engine {
         self.program.time.get_us()
     }
 
-    /// Views as readers by key see them, each as a change from nothing, in parts of bounded size.
-    pub(crate) fn everything(&mut self, wanted: impl Fn(usize) -> bool) -> Result<Vec<ViewChange>, Error> {
-        let mut all = Vec::new();
+    /// Views as readers by key see them, each as a change from nothing, in parts of bounded size. A view whose rows are not
+    /// known any more, since what computes them has failed, is left out.
+    pub(crate) fn everything(&mut self, wanted: impl Fn(usize) -> bool) -> Result<BTreeMap<usize, ViewParts>, Error> {
+        let mut all = BTreeMap::new();
         for view in (0..self.kept.len()).filter(|view| wanted(*view)) {
-            let failed = |source| Error::Compute { view: self.program.views[view].info.name.clone(), source };
-            let parts = if !self.kept[view].is_below() {
-                self.kept[view].visible(PART_ROWS).map_err(failed)?
-            } else if self.failed[self.program.views[view].root].is_some() {
-                // What is left of it is not known any more; its topic keeps what it has.
-                continue;
-            } else {
-                let root = self.program.views[view].root;
-                let standing = self.standing(root);
+            if self.kept[view].is_streamed() || self.knows_rows(view) {
+                let parts = self.parts_of(view);
                 let failed = |source| Error::Compute { view: self.program.views[view].info.name.clone(), source };
-                self.kept[view].sorted(standing.map_err(failed)?.as_ref(), PART_ROWS).map_err(failed)?
-            };
-            let keys =
-                Arc::new(self.kept[view].schema().project(&self.program.views[view].key).map_err(|e| {
-                    Error::Compute { view: self.program.views[view].info.name.clone(), source: e.into() }
-                })?);
-            let deletes = RecordBatch::new_empty(keys);
-            all.extend(parts.into_iter().map(|upserts| ViewChange { view, upserts, deletes: deletes.clone() }));
+                all.insert(view, parts.map_err(failed)?);
+            }
         }
         Ok(all)
+    }
+
+    fn parts_of(&mut self, view: usize) -> OpResult<ViewParts> {
+        let parts = if self.kept[view].is_below() {
+            let standing = self.standing(self.program.views[view].root)?;
+            self.kept[view].sorted(standing.as_ref(), PART_ROWS)?
+        } else {
+            self.kept[view].visible(PART_ROWS)?
+        };
+        let keys = self.kept[view].schema().project(&self.program.views[view].key)?;
+        let deletes = RecordBatch::new_empty(Arc::new(keys));
+        Ok(parts.into_iter().map(|upserts| ViewChange { view, upserts, deletes: deletes.clone() }).collect())
     }
 }

@@ -1,6 +1,6 @@
 //! The engine on its own thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,7 +108,7 @@ impl Computing {
         if switch.is_some() {
             *self.outline.lock().unwrap_or_else(PoisonError::into_inner) = Outline::of(self.engine.program());
         }
-        let mut whole = Vec::new();
+        let mut whole = BTreeMap::new();
         match work.phase {
             Phase::CatchingUp => {}
             Phase::CaughtUp => {

@@ -18,7 +18,7 @@ mod computing;
 mod topics;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,15 +32,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::change::{Change, Changed, Evolution, Outline, Switch};
-use crate::engine::{Engine, EpochOutput, StepMode};
+use crate::engine::{Engine, EpochOutput, StepMode, ViewParts};
 use crate::error::Error;
-use crate::kept::ViewChange;
 use crate::state::{CheckpointData, Lease, Restored, Saver, StateStore};
 use computing::{Computing, Saving};
 pub(crate) use topics::encode as encoded;
 use topics::{Before, Changes, present, publish_catalog, read_view_topic};
 use writer::Writer;
-pub(crate) use writer::by_view;
 
 /// Epochs waiting between two tasks; a full channel holds the source back.
 const IN_FLIGHT_MAX: usize = 2;
@@ -120,7 +118,7 @@ enum Phase {
 struct Done {
     output: EpochOutput,
     /// Views in whole, where their topics must be brought in line.
-    whole: Vec<ViewChange>,
+    whole: BTreeMap<usize, ViewParts>,
     /// Another program has taken over in this epoch.
     switch: Option<Switch>,
     /// State at this epoch, to be stored when its changes are on their topics.

@@ -15,9 +15,8 @@ use super::topics::{
 };
 use super::{Done, Phase, Report};
 use crate::change::{BuiltView, Switch};
-use crate::engine::EpochOutput;
+use crate::engine::{EpochOutput, ViewParts};
 use crate::error::Error;
-use crate::kept::ViewChange;
 use crate::state::{CheckpointData, Lease};
 
 /// Time between two status records.
@@ -77,22 +76,28 @@ impl Writer {
         Ok(())
     }
 
-    async fn publish(&mut self, output: &EpochOutput, whole: Vec<ViewChange>, phase: Phase) -> Result<(), Error> {
+    async fn publish(
+        &mut self,
+        output: &EpochOutput,
+        mut whole: BTreeMap<usize, ViewParts>,
+        phase: Phase,
+    ) -> Result<(), Error> {
         let mut rows: BTreeMap<usize, Vec<(Bytes, Option<Bytes>)>> = BTreeMap::new();
         for change in &output.changes {
             rows.insert(change.view, encode(change, &self.views[change.view].key));
         }
         if phase == Phase::CaughtUp {
             self.is_live = true;
-            let mut whole = by_view(whole);
             for (view, before) in std::mem::take(&mut self.before).into_iter().enumerate() {
                 let now = rows.remove(&view).unwrap_or_default();
-                let parts = whole.remove(&view).unwrap_or_default();
-                match before {
-                    Before::All(held) => self.append_whole(output, view, parts, held).await?,
-                    before => {
+                let parts = whole.remove(&view);
+                match (before, parts) {
+                    (Before::All(held), Some(parts)) => self.append_whole(output, view, parts, held).await?,
+                    // What the view holds is not known any more: its topic keeps what it has.
+                    (before, None) if before.wants_whole() => {}
+                    (before, parts) => {
                         let key = &self.views[view].key;
-                        let whole = parts.iter().flat_map(|part| encode(part, key)).collect();
+                        let whole = parts.iter().flatten().flat_map(|part| encode(part, key)).collect();
                         rows.insert(view, before.difference(now, whole));
                     }
                 }
@@ -126,7 +131,7 @@ impl Writer {
         &self,
         output: &EpochOutput,
         view: usize,
-        parts: Vec<ViewChange>,
+        parts: ViewParts,
         mut held: Rows,
     ) -> Result<(), Error> {
         let (as_of_ms, topic) = (output.as_of_us.div_euclid(1_000), Arc::from(self.views[view].topic.as_str()));
@@ -201,13 +206,6 @@ impl Writer {
         }
         Ok(ends)
     }
-}
-
-/// The parts of each view.
-pub(crate) fn by_view(parts: Vec<ViewChange>) -> BTreeMap<usize, Vec<ViewChange>> {
-    let mut all: BTreeMap<usize, Vec<ViewChange>> = BTreeMap::new();
-    parts.into_iter().for_each(|part| all.entry(part.view).or_default().push(part));
-    all
 }
 
 async fn publish_status(

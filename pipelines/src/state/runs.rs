@@ -18,8 +18,10 @@ use crate::rows::Set;
 
 /// So many runs of like size become one.
 const MERGED_AT_ONCE: usize = 4;
-/// Segments in one batch of a merge or removal.
+/// Segments that are read while others are removed in one batch.
 const SEGMENTS_AT_ONCE: usize = 16;
+/// Segments that are removed unread in one batch.
+const KEYS_AT_ONCE: usize = 1_024;
 
 const RUNS_KEY: &[u8] = b"\x00runs";
 
@@ -226,7 +228,7 @@ impl StateStore {
         drop(known);
         let keys: Vec<Vec<u8>> =
             old.iter().flat_map(|run| (0..run.parts).map(|part| segment_key(&prefix, run.no, part))).collect();
-        for some in keys.chunks(SEGMENTS_AT_ONCE * 64) {
+        for some in keys.chunks(KEYS_AT_ONCE) {
             let mut batch = WriteBatch::new();
             some.iter().for_each(|key| batch.delete(key));
             self.write(batch).await?;

@@ -105,8 +105,12 @@ pub(crate) async fn until_live(log: &Arc<dyn Log>, since_ms: i64) {
 
 /// Runs the stage over `epochs` until its status says that all is read and live, then stops it.
 async fn run_until_live(log: &Arc<dyn Log>, epochs: Vec<SourceEpoch>, since_ms: i64) {
+    run_views_until_live(log, &views(), epochs, since_ms).await;
+}
+
+async fn run_views_until_live(log: &Arc<dyn Log>, views: &[(String, String)], epochs: Vec<SourceEpoch>, since_ms: i64) {
     let clock = ManualClock::at(NOW_US);
-    let engine = engine(&views(), &clock);
+    let engine = engine(views, &clock);
     let shutdown = CancellationToken::new();
     let source = Box::new(Prepared { epochs: epochs.into() });
     let stage = tokio::spawn(run(engine, source, Arc::clone(log), RunOptions::default(), None, shutdown.clone()));
@@ -148,4 +152,25 @@ async fn a_restart_publishes_the_difference_only() {
         let topic = topics::view(&name);
         assert_eq!(rows(&read_all(&*log, &topic).await), rows(&read_all(&*fresh, &topic).await), "{name}");
     }
+}
+
+/// Readers go on seeing what was right; that nothing is known of the view any more does not mean that it is empty.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_fails_while_history_is_read_keeps_its_topic() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let log: Arc<dyn Log> = LocalLog::open(dir.path(), LocalLogOptions::default()).expect("the log opens");
+    let epochs = vec![World::new(7).random_epoch(50)];
+    let chained = |until: &str| {
+        let sql = format!(
+            "WITH RECURSIVE t (n) AS (SELECT id FROM customers UNION ALL SELECT n + 1 FROM t {until}) \
+             SELECT n % 2 AS half, count(*) AS times FROM t GROUP BY n % 2"
+        );
+        vec![("chained".to_owned(), sql)]
+    };
+    run_views_until_live(&log, &chained("WHERE n < 9"), epochs.clone(), 0).await;
+    let topic = topics::view("chained");
+    let before = rows(&read_all(&*log, &topic).await);
+    assert_eq!(before.len(), 2);
+    run_views_until_live(&log, &chained(""), epochs, chrono::Utc::now().timestamp_millis()).await;
+    assert_eq!(rows(&read_all(&*log, &topic).await), before);
 }
