@@ -138,7 +138,6 @@ impl Dialect for BoundedDialect {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::time::Instant;
 
     use datafusion::common::DataFusionError;
     use datafusion::sql::parser::{DFParserBuilder, Statement};
@@ -158,17 +157,16 @@ mod tests {
     }
 
     #[test]
-    fn texts_with_many_readings_are_refused_soon() {
-        let started = Instant::now();
+    fn texts_with_many_readings_are_refused_by_their_number() {
         for bad in [
             format!("a .b{}...", " .e.c".repeat(40)),
             format!("a{}..", ".b".repeat(60)),
             format!("a{}", ".b(".repeat(45)),
             format!("a{}", ".b[".repeat(45)),
         ] {
+            // Without a bound this would not come back.
             assert!(parse(&bad).is_err(), "{bad}");
         }
-        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 
     #[test]
